@@ -1,0 +1,47 @@
+"""Pods out of raw Linux namespaces, without Docker.
+
+    with nsbox.Pod(rootfs="busybox") as pod:
+        print(pod.pid, pod.run(["hostname"], capture_output=True, text=True).stdout)
+
+Importing this costs nothing: a name is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        CommandError,
+        KernelError,
+        NsboxError,
+        PodDead,
+        PodExists,
+        PodNotFound,
+        SpecError,
+    )
+    from .pod.api import Pod, PodInfo, join, pods
+    from .pod.popen import Member
+
+__all__ = [
+    "CommandError",
+    "KernelError",
+    "Member",
+    "NsboxError",
+    "Pod",
+    "PodDead",
+    "PodExists",
+    "PodInfo",
+    "PodNotFound",
+    "SpecError",
+    "join",
+    "pods",
+]
+
+_HOME = {"Pod": "pod.api", "PodInfo": "pod.api", "join": "pod.api", "pods": "pod.api", "Member": "pod.popen"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'nsbox' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"nsbox.{_HOME.get(name, 'errors')}"), name)

@@ -1,0 +1,99 @@
+"""`nsbox create`."""
+
+import argparse
+import os
+from typing import Any
+
+from .. import parse
+from ..errors import SpecError
+from ..spec import POD_KINDS, PodSpec, TimeOffsets
+from . import options
+
+_EXAMPLE = """\
+example:
+  PID=$(sudo nsbox create web --rootfs busybox)
+  sudo nsbox join web -- hostname
+
+The same by hand (without a pause that reaps, and without a name):
+  sudo unshare --pid --uts --ipc --net --mount --fork chroot rootfs sleep inf &
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add `create`."""
+    parser = options.verb(verbs, "create", "make a pod and print the host PID of its pause", _EXAMPLE, "create:run")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="its name; one is made up if not given")
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+    add_pod_options(parser)
+    parser.add_argument("--init", metavar="CMD",
+                        help="a program of yours as PID 1 instead of the pause, split as a shell would")  # fmt: skip
+    options.add_root_options(parser)
+
+
+def add_pod_options(parser: argparse.ArgumentParser) -> None:
+    """What describes a pod, but for its root."""
+    group = parser.add_argument_group("pod")
+    group.add_argument("--hostname", metavar="HOST", help="the hostname inside; the pod's name if not given")
+    group.add_argument("--share", metavar="LIST",
+                       help="what members share by default, as pid,net or +mnt; all if not given")
+    group.add_argument("--with", metavar="LIST", dest="with_kinds", action="append", default=[],
+                       help="namespaces to make besides: user, cgroup, time")
+    group.add_argument("--monotonic", metavar="SECONDS", help="shift CLOCK_MONOTONIC; implies --with time")
+    group.add_argument("--boottime", metavar="SECONDS", help="shift CLOCK_BOOTTIME; implies --with time")
+    group.add_argument("--label", metavar="KEY=VALUE", action="append", default=[],
+                       help="a word of yours for ls and inspect (may be repeated)")
+    group.add_argument("--stop-timeout", metavar="SECONDS", help="between TERM and KILL when it is stopped; 10 "
+                       "if not given")
+    group.add_argument("--pause", choices=("static", "python"), default="static",
+                       help="which pause: the small static one, or the readable one in Python")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the pod; print the host PID of its PID 1."""
+    if args.after_dashes is not None:
+        raise SpecError("cannot use a command here: create makes a pod without members",
+                        hint="nsbox join POD -- CMD runs one, --init CMD makes it PID 1")  # fmt: skip
+    spec = pod_spec(args, args.name)
+    if args.init is not None:
+        spec = spec._replace(init=parse.split_init(args.init))
+    from ..pod import create
+
+    record, started = create.create(spec)
+    if args.json:
+        import json
+
+        print(json.dumps({"name": record.name, "pid": started.pid, "id": record.id}))
+    else:
+        print(started.pid)
+    return 0
+
+
+def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
+    """The spec of a pod out of the options of :func:`add_pod_options`."""
+    name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
+    with_kinds = frozenset[str]().union(*(parse.parse_with(word) for word in args.with_kinds))
+    offsets = TimeOffsets(_offset(args.monotonic, "--monotonic"), _offset(args.boottime, "--boottime"))
+    if args.monotonic or args.boottime:
+        with_kinds |= {"time"}
+    timeout_s = options.seconds(args.stop_timeout, "--stop-timeout")
+    return PodSpec(
+        name=name,
+        hostname=parse.check_hostname(args.hostname) if args.hostname else parse.hostname_of(name),
+        root=options.root_spec(args),
+        with_kinds=with_kinds,
+        share=None if args.share is None else parse.parse_share(args.share, POD_KINDS),
+        labels=tuple(parse.parse_label(word) for word in args.label),
+        time=offsets,
+        stop_timeout_s=10.0 if timeout_s is None else timeout_s,
+        pause=args.pause,
+    )
+
+
+def _offset(text: str | None, what: str) -> int:
+    if text is None:
+        return 0
+    negative = text.startswith("-")
+    number = parse.parse_integer(text[1:] if negative else text, what, 0, 10**9)
+    return -number if negative else number
+
+

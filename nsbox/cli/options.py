@@ -1,0 +1,128 @@
+"""Options that several verbs have, and how they become specs."""
+
+import argparse
+import os
+from typing import Any, Sequence
+
+from .. import parse
+from ..errors import SpecError
+from ..spec import RootSpec, Tmpfs, Volume
+
+
+def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> argparse.ArgumentParser:
+    """A parser for one verb, with its example in --help."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=purpose,
+        description=purpose,
+        epilog=example,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(handler=f"nsbox.cli.{handler}")
+    return parser
+
+
+def add_root_options(parser: argparse.ArgumentParser) -> None:
+    """--rootfs and what belongs to it."""
+    group = parser.add_argument_group("root file system")
+    group.add_argument("--rootfs", metavar="DIR|NAME", help="a directory, or a name of nsbox rootfs ls")
+    group.add_argument("--in-place", action="store_true",
+                       help="write to the rootfs itself; else changes are copied on write and forgotten")
+    group.add_argument("--chroot", action="store_true",
+                       help="plain chroot instead of pivot_root: not a boundary")
+    group.add_argument("--read-only", action="store_true", help="nothing can be written to the root")
+    group.add_argument("-v", "--volume", metavar="SRC:DST[:ro]", action="append", default=[],
+                       help="bind a file or directory of the host (may be repeated)")
+    group.add_argument("--mount", metavar="type=…,src=…,dst=…", action="append", default=[],
+                       help="the same in podman's long form; type bind or tmpfs")
+    group.add_argument("--tmpfs", metavar="DST[:OPTIONS]", action="append", default=[],
+                       help="a file system in memory; options size=64m, mode=1777, ro, exec …")  # fmt: skip
+
+
+def root_spec(args: argparse.Namespace) -> RootSpec:
+    """The root that the options describe; path "" if there is no --rootfs."""
+    volumes: list[Volume] = [parse.parse_volume(word) for word in args.volume]
+    tmpfs: list[Tmpfs] = [parse.parse_tmpfs(word) for word in args.tmpfs]
+    for word in args.mount:
+        mount = parse.parse_mount(word)
+        if isinstance(mount, Volume):
+            volumes.append(mount)
+        else:
+            tmpfs.append(mount)
+    parse.check_targets(volumes, tmpfs)
+    if args.rootfs is None:
+        for option in ("in_place", "chroot", "read_only"):
+            if getattr(args, option):
+                raise SpecError(f"cannot use --{option.replace('_', '-')} without --rootfs")
+        path = ""
+    else:
+        from ..images import store
+
+        path = store.resolve(args.rootfs)
+    return RootSpec(path, args.in_place, args.chroot, args.read_only, tuple(volumes), tuple(tmpfs))
+
+
+def add_member_options(parser: argparse.ArgumentParser, verbs: Any) -> None:
+    """What describes a command that is run as a member."""
+    group = parser.add_argument_group("the command")
+    group.add_argument("-e", "--env", metavar="KEY[=VALUE]", action="append", default=[],
+                       help="set a variable, or pass the caller's (may be repeated)")
+    group.add_argument("--env-file", metavar="FILE", action="append", default=[],
+                       help="read variables from a file, one KEY=VALUE a line")
+    group.add_argument("-w", "--workdir", metavar="DIR", help="work directory inside; / if not given")
+    group.add_argument("-i", "--interactive", action="store_true",
+                       help="pass stdin on: always done, accepted for podman's sake")
+    terminal = group.add_mutually_exclusive_group()
+    terminal.add_argument("-t", "--tty", action="store_true", help="give the command a terminal of its own: "
+                          "done anyway if stdin and stdout are one")
+    terminal.add_argument("-T", "--no-tty", action="store_true", help="never give it a terminal")
+    if verbs.dashes:  # the command is cut off already, and our options may stand anywhere
+        parser.set_defaults(command=[])
+    else:
+        group.add_argument("command", metavar="-- CMD", nargs=argparse.REMAINDER,
+                           help="the command and its arguments")  # fmt: skip
+
+
+def member_argv(args: argparse.Namespace) -> tuple[bytes, ...]:
+    """The user's command, as the bytes that were typed.
+
+    Without "--" it is what stands after the last word of ours, and must not look like an option.
+    """
+    words: Sequence[str] = args.command
+    if args.after_dashes is not None:
+        words = args.after_dashes
+    elif words and words[0].startswith("-"):
+        raise SpecError(f"cannot tell whether {parse.quote(words[0])} is an option or the command",
+                        hint="put -- before the command, and options before that")  # fmt: skip
+    if not words or not words[0]:
+        raise SpecError("cannot run nothing: there is no command", hint="put it after --, as in: -- hostname")
+    return tuple(parse.encode(word, "argument") for word in words)
+
+
+def member_env(args: argparse.Namespace) -> tuple[tuple[bytes, bytes], ...]:
+    """The variables of --env-file and --env."""
+    return parse.parse_env(args.env, args.env_file, os.environ)
+
+
+def workdir(args: argparse.Namespace) -> bytes | None:
+    """--workdir as bytes."""
+    return None if args.workdir is None else parse.encode(args.workdir, "work directory")
+
+
+def wants_tty(args: argparse.Namespace) -> bool:
+    """Whether the command gets a pty: asked for, or because we are on a terminal.
+
+    Raises:
+        SpecError: -t, and stdin is no terminal.
+    """
+    if args.no_tty:
+        return False
+    if args.tty and not os.isatty(0):
+        raise SpecError("cannot give it a terminal: stdin is none", hint="leave -t out")
+    return bool(args.tty) or (os.isatty(0) and os.isatty(1))
+
+
+def seconds(text: str | None, what: str) -> float | None:
+    """A number of seconds, or None where none was given."""
+    return None if text is None else parse.parse_seconds(text, what)

@@ -1,0 +1,55 @@
+"""`nsbox run`: create, join and remove in one."""
+
+import argparse
+from typing import Any
+
+from ..errors import NsboxError, exit_status_of
+from ..spec import MemberSpec
+from . import create, options
+
+_EXAMPLE = """\
+example:
+  sudo nsbox run --rootfs rootfs -- /bin/sh
+
+stands for
+  sudo unshare --pid --uts --ipc --mount -f chroot rootfs /bin/sh
+
+with its own network and /proc, a reaping PID 1, and nothing left behind.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add `run`."""
+    parser = options.verb(verbs, "run", "make a pod, run a command in it, remove the pod", _EXAMPLE, "run:run")
+    parser.add_argument("--name", metavar="NAME", help="the pod's name; one is made up if not given")
+    create.add_pod_options(parser)
+    options.add_root_options(parser)
+    options.add_member_options(parser, verbs)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command in a pod that lives as long as it does; its exit status is ours."""
+    member = MemberSpec(
+        argv=options.member_argv(args), env=options.member_env(args), workdir=options.workdir(args)
+    )
+    tty = options.wants_tty(args)
+    spec = create.pod_spec(args, args.name)._replace(die_with_parent=True)
+    from ..pod import attach, lifecycle, target
+    from ..pod import create as maker
+
+    record, _ = maker.create(spec)
+    try:
+        found = target.find(record.name)
+        try:
+            return exit_status_of(attach.run(found, member, tty=tty))
+        finally:
+            found.close()
+    finally:
+        _remove(lifecycle, record.name)
+
+
+def _remove(lifecycle: Any, name: str) -> None:
+    try:
+        lifecycle.remove(name, force=True)
+    except NsboxError as err:
+        raise NsboxError(f"cannot remove pod {name!r}", hint="try: nsbox prune") from err

@@ -1,0 +1,96 @@
+"""Makes a Debian tree with mmdebstrap(1)."""
+
+import os
+import re
+import shlex
+import shutil
+
+from ..errors import NsboxError
+from . import apt, command, entries, tree
+from .command import LineHandler
+from .recipe import Recipe, printable
+
+_OFFLINE = re.compile(
+    r"Temporary failure resolving|Could not resolve|Could not connect|Network is unreachable"
+    r"|Unable to connect|Cannot initiate the connection|Connection timed out|No route to host"
+)
+_IDLE_TALK = re.compile(r"I: (running --|main\(\)|success in|chroot architecture|finding correct)")
+_RIGHTS = "run it as root, or give yourself subordinate ids: package uidmap, subuid(5), subgid(5)"
+# The last words of mmdebstrap only repeat that the command before failed.
+_ECHO = re.compile(r"(setup failed|mmdebstrap failed|.*-oAPT::Status-Fd)")
+
+
+def make(
+    recipe: Recipe, packages: tuple[str, ...], place: entries.Workplace, step: LineHandler
+) -> str:
+    """Make the tree in place.entry/rootfs; the name of its Debian release.
+
+    Raises:
+        NsboxError: no mmdebstrap, no network, no such package, no space, ...
+    """
+    if not shutil.which("mmdebstrap", path=command.environment()["PATH"]):
+        why = f"cannot build rootfs '{place.name}': mmdebstrap is not installed"
+        raise NsboxError(why, hint="apt-get install mmdebstrap")
+    root = os.path.join(place.entry, "rootfs")
+    suite, mirrors, own_mirror = _origin(recipe, place.work)
+    argv = _command(recipe, packages, place.work) + [suite, root, *mirrors]
+    said = _Listener(step)
+    env = command.environment(TMPDIR=place.work)  # else a killed one leaves files in /tmp
+    if command.run(argv, env, place.lock_fd, said, cwd=place.work) != 0:
+        raise said.error(place.name)
+    step("taking the lent apt settings back")
+    apt.leave_public_sources(root, suite, own_mirror)
+    for name in ("etc/hostname", "etc/resolv.conf"):  # the host's, copied in by mmdebstrap
+        tree.put_file(root, name, b"")
+    return suite
+
+
+def _origin(recipe: Recipe, work: str) -> tuple[str, list[str], str]:
+    """(release, where mmdebstrap gets it from: files or an address, the recipe's mirror if used).
+
+    No place at all means mmdebstrap's own default, Debian's public mirror.
+    """
+    release = apt.host_release() if recipe.sources == "host" else ""
+    if release:
+        return release, apt.lend_sources(work, release), ""
+    return recipe.suite, [recipe.mirror] if recipe.mirror else [], recipe.mirror
+
+
+def _command(recipe: Recipe, packages: tuple[str, ...], work: str) -> list[str]:
+    lend = f'cp {shlex.quote(apt.lend_conf(work))} "$1"/etc/apt/apt.conf.d/'
+    argv = ["mmdebstrap", "--mode=root", "--format=directory", f"--variant={recipe.variant}"]
+    argv.append(f"--setup-hook={lend}")
+    if packages:
+        argv.append(f"--include={','.join(packages)}")
+    return argv
+
+
+class _Listener:
+    """Hears what mmdebstrap and apt say: steps are passed on, complaints kept."""
+
+    def __init__(self, step: LineHandler) -> None:
+        self._step = step
+        self._offline = ""
+        self._complaints: list[str] = []
+        self._last = ""
+
+    def __call__(self, line: str) -> None:
+        if line.startswith("I: "):
+            if not _IDLE_TALK.match(line):
+                self._step(line[3:].rstrip("."))
+        elif _OFFLINE.search(line):
+            self._offline = self._offline or line.removeprefix("E: ")
+        elif line.startswith(("E: ", "dpkg: error")) and not _ECHO.match(line.removeprefix("E: ")):
+            self._complaints.append(line.removeprefix("E: "))
+        self._last = line or self._last
+
+    def error(self, name: str) -> NsboxError:
+        """What to tell after a failure, in one line."""
+        if self._offline:
+            why = f"cannot build rootfs '{name}': cannot reach the package mirror: {self._offline}"
+            hint = "look at the network and at apt's proxy settings"
+            return NsboxError(printable(why), hint=hint)
+        reason = (self._complaints or [self._last or "it gave no reason"])[0]
+        if reason.startswith(("unshare: ", "newuidmap: ", "newgidmap: ")):
+            return NsboxError(printable(f"cannot build rootfs '{name}': {reason}"), hint=_RIGHTS)
+        return NsboxError(printable(f"cannot build rootfs '{name}': mmdebstrap: {reason}"))

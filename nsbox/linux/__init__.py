@@ -1,0 +1,1 @@
+"""Floor 1: what the kernel offers, one function per call."""

@@ -1,0 +1,240 @@
+"""Mounts by file descriptor, and the only functions that may touch a root file system.
+
+Law: nothing below a root file system is named by a path string of ours alone: a path can be
+swapped between check and use. Every step starts at an open descriptor and walks by
+openat2(2), so that no symlink leads out. See mount_namespaces(7), openat2(2).
+"""
+
+import errno
+import os
+import stat
+from typing import Mapping, NamedTuple
+
+from . import syscalls
+from .flags import MountAttr, OpenTreeFlag, Resolve
+
+# A symlink is followed, but never out of the root; the links of /proc/PID never.
+IN_ROOT = Resolve.RESOLVE_IN_ROOT | Resolve.RESOLVE_NO_MAGICLINKS
+NO_SYMLINKS = IN_ROOT | Resolve.RESOLVE_NO_SYMLINKS
+
+MNT_BASE_ATTRS = MountAttr.MOUNT_ATTR_NOSUID | MountAttr.MOUNT_ATTR_NODEV
+_O_PATH_DIR = os.O_PATH | os.O_DIRECTORY
+
+
+class MountEntry(NamedTuple):
+    """One line of proc_pid_mountinfo(5), unescaped.
+
+    Attributes:
+        root: the directory of the file system that is the mount's root.
+        target: where it is mounted, seen from the process's root.
+        options: of this mount, as "ro,nosuid".
+        fstype: the file system's type.
+        source: what was mounted, as the file system says it.
+    """
+
+    mount_id: int
+    parent_id: int
+    root: str
+    target: str
+    options: str
+    fstype: str
+    source: str
+
+
+def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
+    """The mounts that a process sees, in the kernel's order. See proc_pid_mountinfo(5)."""
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        return [_parse_mountinfo(line) for line in file.read().splitlines()]
+
+
+def _parse_mountinfo(line: bytes) -> MountEntry:
+    before, _, after = line.partition(b" - ")  # optional fields end at the lone hyphen
+    fields, tail = before.split(b" "), after.split(b" ")
+    root, target, options = (_unescape(field) for field in fields[3:6])
+    return MountEntry(
+        int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1])
+    )
+
+
+def _unescape(field: bytes) -> str:
+    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
+    parts = field.split(b"\\")
+    return os.fsdecode(parts[0] + b"".join(bytes([int(p[:3], 8)]) + p[3:] for p in parts[1:]))
+
+
+def open_in_root(root_fd: int, path: str, flags: int, *, symlinks: bool = True) -> int:
+    """Open `path` as if `root_fd` were "/". With symlinks=False none is followed at all.
+
+    Raises:
+        OSError: among others ELOOP, a symlink where none is allowed.
+    """
+    try:
+        return syscalls.openat2(root_fd, path, flags, IN_ROOT if symlinks else NO_SYMLINKS)
+    except OSError as err:
+        raise _with_name(err, path) from None
+
+
+def mkdir_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
+    """Open the directory `path` below `root_fd`, made with its parents where missing.
+
+    One component at a time, each under the verified descriptor of the one before, so that
+    no directory is ever made outside the root.
+    """
+    current, walked = os.dup(root_fd), ""
+    for part in (part for part in path.split("/") if part):
+        walked += "/" + part
+        try:
+            following = open_in_root(root_fd, walked, _O_PATH_DIR)
+        except FileNotFoundError:
+            try:
+                os.mkdir(part, mode, dir_fd=current)
+                following = syscalls.openat2(current, part, _O_PATH_DIR, NO_SYMLINKS)
+            except OSError as err:
+                raise _with_name(err, walked) from None
+            finally:
+                os.close(current)
+        else:
+            os.close(current)
+        current = following
+    return current
+
+
+def mkfile_in_root(root_fd: int, path: str) -> int:
+    """Open the file `path` below `root_fd` as a place to mount on; an empty one is made if missing."""
+    try:
+        return open_in_root(root_fd, path, os.O_PATH)
+    except FileNotFoundError:
+        parent, _, name = path.rpartition("/")
+        parent_fd = mkdir_in_root(root_fd, parent)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
+            return syscalls.openat2(parent_fd, name, os.O_PATH, NO_SYMLINKS)
+        except OSError as err:
+            raise _with_name(err, path) from None
+        finally:
+            os.close(parent_fd)
+
+
+def open_host_path(path: str) -> int:
+    """An O_PATH descriptor of a path of the host, symlinks followed. The path is trusted."""
+    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
+def reopen_host_path(path: str, known_fd: int) -> int:
+    """Open a host path again in the present mount namespace and check that it is the same file.
+
+    A mount can be cloned only in the namespace it belongs to, and `known_fd` belongs to the
+    one we came from.
+
+    Raises:
+        OSError: ESTALE, something else is there now.
+    """
+    fd = open_host_path(path)
+    now, known = os.fstat(fd), os.fstat(known_fd)
+    if (now.st_dev, now.st_ino) != (known.st_dev, known.st_ino):
+        os.close(fd)
+        raise OSError(errno.ESTALE, "something else is there now", path)
+    return fd
+
+
+def new_filesystem(fstype: str, options: Mapping[str, str], attributes: MountAttr) -> int:
+    """A detached mount of a new file system, for :func:`attach`. See fsopen(2), fsmount(2)."""
+    fs_fd = syscalls.fsopen(fstype)
+    try:
+        for key, value in options.items():
+            syscalls.fsconfig_string(fs_fd, key, value)
+        syscalls.fsconfig_create(fs_fd)
+        return syscalls.fsmount(fs_fd, attributes)
+    finally:
+        os.close(fs_fd)
+
+
+def clone_tree(fd: int, *, recursive: bool) -> int:
+    """A detached copy of the mount at `fd`, what a bind mount attaches. See open_tree(2)."""
+    flags = OpenTreeFlag.OPEN_TREE_CLONE | OpenTreeFlag.AT_EMPTY_PATH
+    return syscalls.open_tree(fd, "", flags | (OpenTreeFlag.AT_RECURSIVE if recursive else 0))
+
+
+def attach(mount_fd: int, target_fd: int) -> None:
+    """Attach a detached mount at an open place. See move_mount(2)."""
+    syscalls.move_mount(mount_fd, target_fd)
+
+
+def overlay(lower_fd: int, scratch_fd: int) -> int:
+    """A detached copy-on-write view of the directory `lower_fd`; changes go to `scratch_fd`.
+
+    Layers are named by descriptor, so no character of a path means anything to the
+    option parser. See the kernel's overlayfs documentation.
+
+    Args:
+        scratch_fd: the root of an empty, attached tmpfs.
+    """
+    lower = os.fstat(lower_fd)
+    layers = {}
+    for name, mode in (("upper", stat.S_IMODE(lower.st_mode)), ("work", 0o700)):
+        os.mkdir(name, 0o700, dir_fd=scratch_fd)
+        os.chmod(name, mode, dir_fd=scratch_fd)  # the root directory's mode is the upper one's
+        layers[name] = os.open(name, _O_PATH_DIR | os.O_CLOEXEC, dir_fd=scratch_fd)
+    try:
+        os.chown("upper", lower.st_uid, lower.st_gid, dir_fd=scratch_fd)
+    except OSError:
+        pass  # an owner that our user namespace does not know stays ours
+    options = {
+        "lowerdir": f"/proc/self/fd/{lower_fd}",
+        "upperdir": f"/proc/self/fd/{layers['upper']}",
+        "workdir": f"/proc/self/fd/{layers['work']}",
+    }
+    try:
+        return new_filesystem("overlay", options, MountAttr.MOUNT_ATTR_NODEV)
+    finally:
+        for fd in layers.values():
+            os.close(fd)
+
+
+def directory_of(mount_fd: int) -> int:
+    """The root directory of what is mounted behind `mount_fd`, as a place to work in."""
+    return os.open(".", _O_PATH_DIR | os.O_CLOEXEC, dir_fd=mount_fd)
+
+
+def pivot_into(root_fd: int) -> None:
+    """Make the mount at `root_fd` the root and let go of the old one. See pivot_root(2), NOTES.
+
+    Afterwards nothing of the old tree is attached in this mount namespace.
+    """
+    os.fchdir(root_fd)
+    syscalls.pivot_root(".", ".")  # the old root lands on top of the new one ...
+    syscalls.umount_detach(".")  # ... and is taken off
+    os.chdir("/")
+
+
+def chroot_into(root_fd: int) -> None:
+    """Make `root_fd` the caller's root directory, nothing more. See chroot(2)."""
+    os.fchdir(root_fd)
+    os.chroot(".")
+
+
+def empty_root() -> None:
+    """Make an empty read-only directory that is mounted nowhere the caller's root."""
+    mount_fd = new_filesystem("tmpfs", {"mode": "0555", "size": "4k"}, MNT_BASE_ATTRS)
+    syscalls.mount_setattr(mount_fd, MountAttr.MOUNT_ATTR_RDONLY, recursive=False)
+    chroot_into(mount_fd)
+    os.close(mount_fd)
+
+
+def open_mount_of_root(path: str) -> int:
+    """A detached copy of the mount at `path` of the caller's present root, no symlink followed."""
+    root_fd = os.open("/", _O_PATH_DIR | os.O_CLOEXEC)
+    try:
+        place_fd = open_in_root(root_fd, path, _O_PATH_DIR, symlinks=False)
+    finally:
+        os.close(root_fd)
+    try:
+        return clone_tree(place_fd, recursive=False)
+    finally:
+        os.close(place_fd)
+
+
+def _with_name(err: OSError, path: str) -> OSError:
+    return OSError(err.errno, err.strerror, path)
+

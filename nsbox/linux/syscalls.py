@@ -1,0 +1,264 @@
+"""The system calls nsbox makes: one table, one function per call. The only user of ctypes.
+
+Law: a function here does its one call and returns or raises OSError("call: reason"); it
+knows no purpose. Every call goes through :func:`_call`, the one place where a listener
+(:func:`listen`) sees name, arguments and result.
+"""
+
+import ctypes
+import errno
+import os
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong
+from typing import Any, Callable, Sequence
+
+from . import flags as fl
+from .flags import CloneFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Resolve
+
+# CDLL(None) needs no find_library, which would start a compiler or ldconfig.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+# For clone3 alone: CDLL would let go of the interpreter lock across the clone.
+_LIBC_KEEP_GIL = ctypes.PyDLL(None, use_errno=True)
+
+Listener = Callable[[str, tuple[object, ...], int, int], None]
+_listener: Listener | None = None
+
+
+class CloneArgs(ctypes.Structure):
+    """struct clone_args, 88 bytes (CLONE_ARGS_SIZE_VER2). See clone3(2)."""
+
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack",
+            "stack_size", "tls", "set_tid", "set_tid_size", "cgroup",
+        )
+    ]  # fmt: skip
+
+
+class OpenHow(ctypes.Structure):
+    """struct open_how, 24 bytes. See openat2(2)."""
+
+    _fields_ = [("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64)]
+
+
+class MountAttrStruct(ctypes.Structure):
+    """struct mount_attr, 32 bytes. See mount_setattr(2)."""
+
+    _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+def _bind(name: str, *argtypes: Any) -> Any:
+    func: Any = _LIBC[name]  # by index: an object of our own, so its argtypes are ours alone
+    func.argtypes, func.restype = argtypes, c_int
+    func.label = name
+    return func
+
+
+def _number(name: str, number: int, *argtypes: Any) -> Any:
+    """A call for which libc has no wrapper. From 424 up the numbers are the same everywhere."""
+    func: Any = _LIBC["syscall"]
+    func.argtypes, func.restype = (c_long, *argtypes), c_long
+    func.label, func.number = name, number
+    return func
+
+
+# fmt: off
+#                        name              arguments                                         manual page
+_unshare       = _bind("unshare",          c_int)                                          # unshare(2)
+_setns         = _bind("setns",            c_int, c_int)                                   # setns(2)
+_mount         = _bind("mount",            c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)  # mount(2)
+_umount2       = _bind("umount2",          c_char_p, c_int)                                # umount2(2)
+_pivot_root    = _number("pivot_root",     {"aarch64": 41}.get(os.uname().machine, 155),
+                         c_char_p, c_char_p)                                               # pivot_root(2)
+_sethostname   = _bind("sethostname",      c_char_p, c_size_t)                             # sethostname(2)
+_socket        = _bind("socket",           c_int, c_int, c_int)                            # socket(2)
+_memfd_create  = _bind("memfd_create",     c_char_p, c_uint)                               # memfd_create(2)
+_execveat      = _number("execveat",       {"aarch64": 281}.get(os.uname().machine, 322),
+                         c_int, c_char_p, ctypes.POINTER(c_char_p),
+                         ctypes.POINTER(c_char_p), c_int)                                  # execveat(2)
+_pidfd_signal  = _number("pidfd_send_signal", 424, c_int, c_int, ctypes.c_void_p, c_uint)  # pidfd_send_signal(2)
+_open_tree     = _number("open_tree",      428, c_int, c_char_p, c_uint)                   # open_tree(2)
+_move_mount    = _number("move_mount",     429, c_int, c_char_p, c_int, c_char_p, c_uint)  # move_mount(2)
+_fsopen        = _number("fsopen",         430, c_char_p, c_uint)                          # fsopen(2)
+_fsconfig      = _number("fsconfig",       431, c_int, c_uint, c_char_p, c_char_p, c_int)  # fsconfig(2)
+_fsmount       = _number("fsmount",        432, c_int, c_uint, c_uint)                     # fsmount(2)
+_close_range   = _number("close_range",    436, c_uint, c_uint, c_uint)                    # close_range(2)
+_openat2       = _number("openat2",        437, c_int, c_char_p,
+                         ctypes.POINTER(OpenHow), c_size_t)                                # openat2(2)
+_mount_setattr = _number("mount_setattr",  442, c_int, c_char_p, c_uint,
+                         ctypes.POINTER(MountAttrStruct), c_size_t)                        # mount_setattr(2)
+# fmt: on
+_clone3 = _LIBC_KEEP_GIL["syscall"]
+_clone3.argtypes, _clone3.restype = (c_long, ctypes.POINTER(CloneArgs), c_size_t), c_long
+_NR_CLONE3 = 435
+
+
+def listen(listener: Listener | None) -> None:
+    """Let `listener` see every call: name, arguments, result, errno. None ends it."""
+    global _listener
+    _listener = listener
+
+
+def _call(func: Any, *args: Any, shown: tuple[object, ...] = ()) -> int:
+    """Make one call; return its result or raise OSError. Retried when a signal cut it short."""
+    number = getattr(func, "number", None)
+    while True:
+        result = int(func(*args) if number is None else func(number, *args))
+        code = ctypes.get_errno() if result == -1 else 0
+        if code != errno.EINTR:
+            break
+    if _listener is not None:
+        _listener(func.label, shown or args, result, code)
+    if code:
+        raise OSError(code, f"{func.label}: {os.strerror(code)}")
+    return result
+
+
+def unshare(flags: CloneFlag) -> None:
+    """Move the caller into new namespaces. See unshare(2).
+
+    CLONE_NEWPID and CLONE_NEWTIME take effect for the next child only, never for the caller.
+    """
+    _call(_unshare, int(flags), shown=(flags,))
+
+
+def setns(fd: int, flags: CloneFlag) -> None:
+    """Join namespaces by a pidfd (all of `flags` or none), or by a namespace file. See setns(2).
+
+    CLONE_NEWPID takes effect for the next child. A dead PID namespace lets itself be
+    joined by a namespace file, and the next fork fails with ENOMEM; by pidfd it is ESRCH.
+    """
+    _call(_setns, fd, int(flags), shown=(fd, flags))
+
+
+def clone3(flags: CloneFlag, exit_signal: int = 0) -> int:
+    """Fork into new namespaces; return 0 in the new process. See clone3(2).
+
+    Only for a process with one thread: the child has this thread alone, and the
+    allocator's lock as it was. With CLONE_PARENT `exit_signal` must be 0.
+    """
+    args = CloneArgs(flags=int(flags), exit_signal=exit_signal)
+    api = ctypes.pythonapi
+    api.PyOS_BeforeFork()
+    pid = int(_clone3(_NR_CLONE3, ctypes.byref(args), ctypes.sizeof(args)))
+    if pid == 0:
+        api.PyOS_AfterFork_Child()  # before anything else of Python runs here
+        return 0
+    code = ctypes.get_errno()
+    api.PyOS_AfterFork_Parent()
+    if _listener is not None:
+        _listener("clone3", (flags,), pid, code if pid < 0 else 0)
+    if pid < 0:
+        raise OSError(code, f"clone3: {os.strerror(code)}")
+    return pid
+
+
+def mount_propagation(target: str, flags: MountFlag) -> None:
+    """Change how mounts at `target` propagate. See mount_namespaces(7)."""
+    _call(_mount, None, os.fsencode(target), None, int(flags), None, shown=(target, flags))
+
+
+def umount_detach(target: str) -> None:
+    """Take the mount at `target` out of the tree now, free it when unused. See umount2(2)."""
+    _call(_umount2, os.fsencode(target), fl.MNT_DETACH, shown=(target, "MNT_DETACH"))
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Swap the root mount of the caller's mount namespace. See pivot_root(2)."""
+    _call(_pivot_root, os.fsencode(new_root), os.fsencode(put_old))
+
+
+def sethostname(name: str) -> None:
+    """Set the hostname of the caller's UTS namespace, at most 64 bytes. See sethostname(2)."""
+    raw = os.fsencode(name)
+    _call(_sethostname, raw, len(raw))
+
+
+def socket(family: int, kind: int) -> int:
+    """A descriptor for ioctls on interfaces, without loading Python's socket module. See socket(2)."""
+    return _call(_socket, family, kind | os.O_CLOEXEC, 0)
+
+
+def memfd_create(name: str) -> int:
+    """An anonymous file in memory that can be sealed. See memfd_create(2)."""
+    return _call(_memfd_create, os.fsencode(name), fl.MFD_CLOEXEC | fl.MFD_ALLOW_SEALING)
+
+
+def execveat(fd: int, argv: Sequence[bytes], env: Sequence[bytes]) -> None:
+    """Become the program that `fd` refers to; returns only by raising. See execveat(2)."""
+    arguments = (c_char_p * (len(argv) + 1))(*argv, None)
+    environment = (c_char_p * (len(env) + 1))(*env, None)
+    _call(_execveat, fd, b"", arguments, environment, fl.AT_EMPTY_PATH, shown=(fd, "", *argv))
+
+
+def open_tree(dir_fd: int, path: str, flags: OpenTreeFlag) -> int:
+    """A descriptor of a mount; with OPEN_TREE_CLONE of a detached copy. See open_tree(2)."""
+    return _call(_open_tree, dir_fd, os.fsencode(path), int(flags | OpenTreeFlag.OPEN_TREE_CLOEXEC))
+
+
+def move_mount(mount_fd: int, target_fd: int) -> None:
+    """Attach the mount behind one descriptor at the place behind another. See move_mount(2)."""
+    flags = MoveMountFlag.MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlag.MOVE_MOUNT_T_EMPTY_PATH
+    _call(_move_mount, mount_fd, b"", target_fd, b"", int(flags), shown=(mount_fd, target_fd, flags))
+
+
+def fsopen(fstype: str) -> int:
+    """Begin a new file system of `fstype`; to be configured by fsconfig. See fsopen(2)."""
+    return _call(_fsopen, fstype.encode(), fl.FSOPEN_CLOEXEC)
+
+
+def fsconfig_string(fs_fd: int, key: str, value: str) -> None:
+    """Set one option; the value may hold any byte but NUL, commas too. See fsconfig(2)."""
+    _call(_fsconfig, fs_fd, fl.FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
+
+
+def fsconfig_flag(fs_fd: int, key: str) -> None:
+    """Set one option that has no value. See fsconfig(2)."""
+    _call(_fsconfig, fs_fd, fl.FSCONFIG_SET_FLAG, key.encode(), None, 0)
+
+
+def fsconfig_create(fs_fd: int) -> None:
+    """Make the file system as configured. See fsconfig(2)."""
+    _call(_fsconfig, fs_fd, fl.FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsmount(fs_fd: int, attributes: MountAttr) -> int:
+    """A descriptor of a detached mount of the file system made. See fsmount(2)."""
+    return _call(_fsmount, fs_fd, fl.FSMOUNT_CLOEXEC, int(attributes))
+
+
+def mount_setattr(mount_fd: int, attributes: MountAttr, *, recursive: bool) -> None:
+    """Add attributes to a mount, with `recursive` to all mounts below it too. See mount_setattr(2)."""
+    attr = MountAttrStruct(attr_set=int(attributes))
+    where = fl.AT_EMPTY_PATH | (int(OpenTreeFlag.AT_RECURSIVE) if recursive else 0)
+    _call(
+        _mount_setattr, mount_fd, b"", where, ctypes.byref(attr), ctypes.sizeof(attr),
+        shown=(mount_fd, attributes, recursive),
+    )  # fmt: skip
+
+
+_OPENAT2_TRIES = 128
+
+
+def openat2(dir_fd: int, path: str, flags: int, resolve: Resolve, mode: int = 0) -> int:
+    """Open `path` walking as `resolve` allows. See openat2(2).
+
+    EAGAIN means that something on the way was renamed meanwhile, so that the kernel could
+    not be sure: tried again, but not for ever, since a hostile rename loop must not hold us.
+    """
+    how = OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=int(resolve))
+    for attempt in range(_OPENAT2_TRIES):
+        try:
+            return _call(
+                _openat2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how),
+                shown=(dir_fd, path, flags, resolve),
+            )  # fmt: skip
+        except BlockingIOError:
+            if attempt == _OPENAT2_TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def close_range(first: int, last: int = 0xFFFF_FFFF, *, cloexec_only: bool) -> None:
+    """Close the descriptors `first` to `last`, or mark them close-on-exec. See close_range(2)."""
+    _call(_close_range, first, last, fl.CLOSE_RANGE_CLOEXEC if cloexec_only else 0)

@@ -1,0 +1,1 @@
+"""Floor 2: the network of a pod."""

@@ -1,0 +1,173 @@
+"""The words of the command line and of manifests, made into the data of spec.py.
+
+Touches nothing but the env files it is given. A word is wrong in one way only: SpecError,
+in one line that quotes it. Words that are alike live in words.py and volumes.py; all are
+found here under one roof.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from .decode import bytes_fault
+from .errors import NsboxError, SpecError
+from .spec import EXTRA_KINDS, KIND_NAMES
+from .volumes import check_targets, parse_mount, parse_tmpfs, parse_volume
+from .words import (
+    check_hostname, check_name, encode, hostname_of, parse_integer, parse_seconds, parse_size,
+    quote,
+)
+
+__all__ = [
+    "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
+    "parse_integer", "parse_label", "parse_mount", "parse_seconds", "parse_share", "parse_signal",
+    "parse_size", "parse_tmpfs", "parse_volume", "parse_with", "quote", "split_init",
+]
+
+ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end
+
+_NO_SHELL = "each line is KEY=VALUE as it stands: no 'export', no quotes, no spaces around '='"
+_KIND_ALIASES = {"mount": "mnt", "network": "net"}
+
+
+def parse_share(text: str, default: Iterable[str]) -> frozenset[str]:
+    """The kinds of "pid,net", of "+pid" (those of `default` and pid), or of "none".
+
+    Raises:
+        SpecError: a kind is unknown, or the forms are mixed.
+    """
+    words = text.split(",")
+    if words == ["none"]:
+        return frozenset()
+    added = [word for word in words if word.startswith("+")]
+    if added and len(added) < len(words):
+        raise SpecError(f"cannot share {quote(text)}: '+' stands before all kinds or before none")
+    if "none" in words:
+        raise SpecError(f"cannot share {quote(text)}: 'none' stands alone")
+    kinds = _kinds([word.removeprefix("+") for word in words], KIND_NAMES, f"share {quote(text)}")
+    return kinds | frozenset(default) if added else kinds
+
+
+def parse_with(text: str) -> frozenset[str]:
+    """The kinds of "time,user" that a pod gets besides the five it always has."""
+    return _kinds(text.split(","), sorted(EXTRA_KINDS), f"add {quote(text)}")
+
+
+def _kinds(words: Iterable[str], allowed: Sequence[str], doing: str) -> frozenset[str]:
+    kinds = [_KIND_ALIASES.get(word, word) for word in words]
+    for kind in kinds:
+        if kind not in allowed:
+            raise SpecError(
+                f"cannot {doing}: no such kind here: {quote(kind)}",
+                hint=f"possible are {' '.join(allowed)}, with commas between",
+            )
+    return frozenset(kinds)
+
+
+def parse_env(
+    items: Sequence[str], files: Sequence[str], environ: Mapping[str, str]
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The variables of all env files, then of "K=V" and "K" in `items`; the last one wins.
+
+    "K" alone is taken from `environ`, or left out where that lacks it.
+
+    Raises:
+        SpecError: a variable has no name, or holds a NUL.
+        NsboxError: a file cannot be read; the cause is the OSError.
+    """
+    def lookup(key: bytes) -> bytes | None:
+        value = environ.get(os.fsdecode(key))
+        return None if value is None else encode(value, "variable")
+
+    env: dict[bytes, bytes] = {}
+    for path in files:
+        for what, line in _env_lines(path):
+            _add_variable(env, line, what, lookup)
+    for item in items:
+        _add_variable(env, encode(item, "variable"), f"variable {quote(item)}", lookup)
+    return tuple(env.items())
+
+
+def _add_variable(
+    env: dict[bytes, bytes], item: bytes, what: str, lookup: Callable[[bytes], bytes | None]
+) -> None:
+    key, equals, value = item.partition(b"=")
+    if not key:
+        raise SpecError(f"cannot use {what}: it has no name before '='")
+    if b"\0" in item:
+        raise SpecError(f"cannot use {what}: it holds a NUL")
+    found = value if equals else lookup(key)
+    if found is not None:
+        env[key] = found
+
+
+def _env_lines(path: str) -> Iterable[tuple[str, bytes]]:
+    """(what to call it, line) for each line that is neither blank nor a comment."""
+    for number, line in enumerate(_read_env_file(path).split(b"\n"), 1):
+        line = line.removesuffix(b"\r").lstrip()
+        what = f"line {number} of env file {quote(path)}"
+        if not line or line.startswith(b"#"):
+            continue
+        key = line.partition(b"=")[0]
+        if key != b"".join(key.split()):
+            raise SpecError(f"cannot use {what}: there is a space in the name", hint=_NO_SHELL)
+        yield what, line
+
+
+def _read_env_file(path: str) -> bytes:
+    try:
+        with open(encode(path, "env file"), "rb") as file:
+            text = file.read(ENV_FILE_MAX_BYTES + 1)
+    except OSError as err:
+        raise NsboxError(f"cannot read env file {quote(path)}") from err
+    if len(text) > ENV_FILE_MAX_BYTES:
+        raise NsboxError(f"cannot read env file {quote(path)}: it is too big")
+    return text.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put before UTF-8
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """The label "KEY=VALUE"; VALUE may be empty."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise SpecError(f"cannot use label {quote(text)}: not KEY=VALUE")
+    if why := bytes_fault(text):
+        raise SpecError(f"cannot use label {quote(text)}: {why}")
+    return key, value
+
+
+def parse_signal(text: str) -> int:
+    """The number of the signal "TERM", "SIGTERM", "15" or "RTMIN+1". See signal(7)."""
+    import re      # here, because only some verbs come by
+    import signal
+
+    if text.isdigit():
+        return parse_integer(text, "signal", 1, signal.SIGRTMAX)
+    name = text.upper().removeprefix("SIG") if text.isascii() else ""  # "\u0131".upper() is "I"
+    if match := re.fullmatch(r"RT(MIN\+|MAX-)([0-9]{1,2})", name):
+        up = match[1] == "MIN+"
+        number = signal.SIGRTMIN + int(match[2]) if up else signal.SIGRTMAX - int(match[2])
+        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+            return number
+    found = getattr(signal, f"SIG{name}", None)
+    if not isinstance(found, signal.Signals):
+        raise SpecError(
+            f"cannot use signal {quote(text)}: there is no such signal",
+            hint="a signal is a name such as TERM or SIGTERM, or a number: signal(7)",
+        )
+    return found.value
+
+
+def split_init(text: str) -> tuple[bytes, ...]:
+    """The argv of --init "CMD ARG…", split as a shell splits it, nothing expanded.
+
+    Raises:
+        SpecError: there is no word in it, or a quote is left open.
+    """
+    import shlex   # here, because few pods come with --init
+
+    try:
+        words = shlex.split(text)
+    except ValueError as err:
+        raise SpecError(f"cannot use init {quote(text)}: {str(err).lower()}") from err
+    if not words or not words[0]:
+        raise SpecError(f"cannot use init {quote(text)}: it is empty")
+    return tuple(encode(word, "init") for word in words)

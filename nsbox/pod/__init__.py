@@ -1,0 +1,1 @@
+"""Floor 3: the pod and its life."""

@@ -1,0 +1,282 @@
+"""The Python library: pods, members, and what exists. The command line does the same by words.
+
+Nothing in here changes the namespaces of the calling program or forks it: see client.py.
+"""
+
+import os
+import subprocess
+from types import TracebackType
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
+
+from .. import parse
+from ..images import store as images
+from ..spec import (
+    POD_KINDS,
+    MemberSpec,
+    PodSpec,
+    RootSpec,
+    TimeOffsets,
+    member_spec_from_dict,
+    member_spec_to_dict,
+    pod_spec_from_dict,
+    pod_spec_to_dict,
+)
+from . import client, lifecycle, report, store
+from .popen import Member, Pipes, Redirect
+
+Args = Sequence[str | bytes | os.PathLike[str]]
+
+
+class PodInfo(NamedTuple):
+    """One pod as :func:`pods` lists it.
+
+    Attributes:
+        pid: host PID of its PID 1, or None if it does not run.
+        status: "running", "dead", "creating", "broken" or "corrupt".
+        members: how many processes it has besides its PID 1.
+    """
+
+    name: str
+    pid: int | None
+    status: str
+    members: int
+
+
+def pods() -> list[PodInfo]:
+    """The pods of this user (of root: the machine's). The same as ``nsbox ls``."""
+    rows = [report.summary(entry) for entry in store.entries()]
+    return [PodInfo(row["name"], row["pid"], row["status"], row["members"]) for row in rows]
+
+
+def _root(rootfs: str | os.PathLike[str] | None, volumes: Iterable[str], tmpfs: Iterable[str], **flags: bool) -> RootSpec:
+    path = "" if rootfs is None else images.resolve(os.fspath(rootfs))
+    bound = tuple(parse.parse_volume(word) for word in volumes)
+    memory = tuple(parse.parse_tmpfs(word) for word in tmpfs)
+    parse.check_targets(bound, memory)
+    return RootSpec(path, volumes=bound, tmpfs=memory, **flags)
+
+
+def _kinds(kinds: Iterable[str] | None) -> frozenset[str] | None:
+    return None if kinds is None else parse.parse_share(",".join(kinds) or "none", POD_KINDS)
+
+
+class Pod:
+    """A pod for the length of a ``with`` block, or for longer.
+
+    The pod is made when the block is entered, or by :meth:`create`. It ends with the block,
+    and with this program at the latest, unless ``keep`` is true: then it stays until
+    :meth:`remove`, or ``nsbox rm``.
+
+    Args:
+        name: 1 to 63 of a-z 0-9 _ . -; one is made up if not given.
+        rootfs: a directory, or a name of ``nsbox rootfs ls``; None is the host's tree.
+        volumes: "SRC:DST" or "SRC:DST:ro" each.
+        tmpfs: "DST" or "DST:size=64m,mode=1777" each.
+        with_kinds: namespaces to make besides the usual five: "user", "cgroup", "time".
+        share: what members share by default; None is all.
+        init: a program of yours as PID 1 instead of the pause.
+        monotonic_s, boottime_s: seconds to shift these clocks by; needs "time" in with_kinds.
+        stop_timeout_s: seconds between SIGTERM and SIGKILL when it is stopped.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        rootfs: str | os.PathLike[str] | None = None,
+        *,
+        hostname: str | None = None,
+        volumes: Iterable[str] = (),
+        tmpfs: Iterable[str] = (),
+        in_place: bool = False,
+        chroot: bool = False,
+        read_only: bool = False,
+        with_kinds: Iterable[str] = (),
+        share: Iterable[str] | None = None,
+        init: Sequence[str | bytes] = (),
+        labels: Mapping[str, str] | None = None,
+        monotonic_s: int = 0,
+        boottime_s: int = 0,
+        stop_timeout_s: float = 10.0,
+        keep: bool = False,
+    ) -> None:
+        name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
+        spec = PodSpec(
+            name=name,
+            hostname=hostname or parse.hostname_of(name),
+            root=_root(rootfs, volumes, tmpfs, in_place=in_place, chroot=chroot, read_only=read_only),
+            with_kinds=frozenset(with_kinds),
+            share=_kinds(share),
+            init=tuple(os.fsencode(word) for word in init),
+            labels=tuple((labels or {}).items()),
+            time=TimeOffsets(monotonic_s, boottime_s),
+            stop_timeout_s=stop_timeout_s,
+            die_with_parent=not keep,
+        )
+        self._spec = pod_spec_from_dict(pod_spec_to_dict(spec))  # checks every value
+        self._pid: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pod {self.name!r} pid={self._pid}>"
+
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return self._spec.name
+
+    @property
+    def pid(self) -> int:
+        """The host PID of the pod's PID 1. Raises RuntimeError before the pod is made."""
+        if self._pid is None:
+            raise RuntimeError(f"pod {self.name!r} has not been created yet")
+        return self._pid
+
+    def create(self) -> "Pod":
+        """Make the pod now. Raises PodExists, NsboxError; then nothing of it is left."""
+        answer = client.request("create", spec=pod_spec_to_dict(self._spec))
+        message, _ = answer.first()
+        answer.close()
+        self._pid = message["pid"]
+        return self
+
+    def __enter__(self) -> "Pod":
+        return self if self._pid is not None else self.create()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._spec.die_with_parent:
+            self.remove(force=True)
+
+    def popen(self, args: Args, **options: Any) -> Member:
+        """Start a member and return at once. Keywords as for :func:`run_in`, without `input`."""
+        return popen(self.name, args, **options)
+
+    def run(self, args: Args, **options: Any) -> "subprocess.CompletedProcess[Any]":
+        """Run a member to its end; keywords and result are those of subprocess.run, see :func:`join`."""
+        return join(self.name, args, **options)
+
+    def detach(self, args: Args, **options: Any) -> int:
+        """Start a member that outlives this program, with a log; return its host PID.
+
+        Keywords: env, cwd, rootfs, volumes, tmpfs, share. See ``nsbox join -d``.
+        """
+        answer = client.request("detach", target=self.name, spec=_member_spec(args, **options))
+        message, _ = answer.first()
+        answer.close()
+        return int(message["pid"])
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The processes in the pod, PID 1 first. The same as ``nsbox ps --json``."""
+        facts = report.everything(self.name)
+        rows: list[dict[str, Any]] = facts.get("processes", [])
+        return rows
+
+    def inspect(self) -> dict[str, Any]:
+        """All that is known of the pod. The same as ``nsbox inspect --json``."""
+        return report.everything(self.name)
+
+    def kill(self, signum: int) -> int:
+        """Send a signal to every member; return how many got it."""
+        return lifecycle.kill(self.name, signum)
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """End its processes: SIGTERM, `timeout_s` seconds, SIGKILL. The record stays."""
+        lifecycle.stop(self.name, timeout_s)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Stop it and forget it; with `force` at once."""
+        lifecycle.remove(self.name, force=force)
+
+
+def _member_spec(
+    args: Args,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | bytes | os.PathLike[str] | None = None,
+    rootfs: str | os.PathLike[str] | None = None,
+    volumes: Iterable[str] = (),
+    tmpfs: Iterable[str] = (),
+    share: Iterable[str] | None = None,
+    hostname: str | None = None,
+) -> dict[str, Any]:
+    root = _root(rootfs, volumes, tmpfs)
+    spec = MemberSpec(
+        argv=tuple(os.fsencode(word) for word in args),
+        share=_kinds(share),
+        root=root if root.path or root.volumes or root.tmpfs else None,
+        env=tuple((os.fsencode(key), os.fsencode(value)) for key, value in (env or {}).items()),
+        workdir=None if cwd is None else os.fsencode(cwd),
+        hostname=hostname,
+    )
+    plain = member_spec_to_dict(spec)
+    member_spec_from_dict(plain)  # checks every value
+    return plain
+
+
+def popen(
+    target: str | int,
+    args: Args,
+    *,
+    stdin: Redirect = None,
+    stdout: Redirect = None,
+    stderr: Redirect = None,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    **member: Any,
+) -> Member:
+    """Start a member of a pod (by name), or beside any process (by host PID).
+
+    Args:
+        args: the command and its arguments; searched for in the PATH of the member.
+        stdin, stdout, stderr, text, encoding, errors: as for subprocess.Popen.
+        member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname.
+
+    Raises:
+        PodNotFound, PodDead: the target is not there. CommandError: it cannot be executed.
+    """
+    wants_text = bool(text or encoding or errors)
+    pipes = Pipes((stdin, stdout, stderr), {"encoding": encoding, "errors": errors} if wants_text else None)
+    try:
+        spec = _member_spec(args, **member)
+        answer = client.request("join", pipes.theirs, target=str(target), spec=spec)
+        pipes.close_theirs()
+        return Member([os.fsencode(word) for word in args], answer, pipes)
+    except BaseException:
+        pipes.close()
+        raise
+
+
+def join(
+    target: str | int,
+    args: Args,
+    *,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Any,
+) -> "subprocess.CompletedProcess[Any]":
+    """Run a member to its end. Keywords and result are those of subprocess.run and :func:`popen`.
+
+    Args:
+        target: a pod's name, or the host PID of any process.
+
+    Raises:
+        subprocess.TimeoutExpired: the member was killed after `timeout` seconds.
+        subprocess.CalledProcessError: with `check`, it ended with another status than 0.
+    """
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
+    if capture_output:
+        options["stdout"] = options["stderr"] = subprocess.PIPE
+    with popen(target, args, **options) as member:
+        try:
+            out, err = member.communicate(input, timeout)
+        except BaseException:
+            member.kill()
+            raise
+    done: "subprocess.CompletedProcess[Any]" = subprocess.CompletedProcess(args, member.wait(), out, err)
+    if check:
+        done.check_returncode()
+    return done

@@ -1,0 +1,202 @@
+"""Making a pod: intent, namespaces, mounts, pause, record. And undoing what was cut off.
+
+caller                        pause-to-be (see process.spawn_in)
+  write the intent, lock held
+  clone3 --------------------> waits
+  write its identity and maps
+  go ------------------------> hostname, lo up, mounts, pivot, empty root
+                               execve the pause
+  record "ready", unlock
+
+Killed before the identity is written: the waiting process reads end of file and exits.
+Killed later: the intent names the process, and the next command undoes both.
+"""
+
+import os
+import signal
+import time
+from typing import NoReturn
+
+from ..errors import NsboxError, PodExists
+from ..linux import mounts, namespaces, process, syscalls
+from ..linux.flags import CloneFlag
+from ..net import loopback
+from ..privilege import attributes, idmaps
+from ..spec import POD_KINDS, PodSpec
+from . import execute, pause, rootfs, store
+from .environment import base_environment
+from .pause import hold
+from .record import PodRecord
+
+_KILL_TIMEOUT_S = 10.0
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+
+def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
+    """Make a pod and return its record and its pause, which is a child of the caller.
+
+    Only for a process with one thread.
+
+    Raises:
+        PodExists: the name is taken.
+        NsboxError: a step failed; nothing of the pod is left.
+    """
+    sources = rootfs.open_sources(spec.root)
+    held = None
+    try:
+        record = _intent(spec)
+        held = _reserve(record)
+        try:
+            record, started = _start(spec, sources, held, record)
+            held.write(record)
+        except BaseException:
+            _undo_quietly(held)
+            raise
+        return record, started
+    finally:
+        sources.close()
+        if held is not None:
+            held.close()
+
+
+def _intent(spec: PodSpec) -> PodRecord:
+    return PodRecord(
+        id=store.new_id(),
+        name=spec.name,
+        phase="intent",
+        maker=process.identify(os.getpid()),
+        pause=None,
+        created_s=time.time(),
+        hostname=spec.hostname,
+        share=spec.share,
+        rootfs=spec.root.path,
+        chroot=spec.root.chroot,
+        init=tuple(os.fsdecode(word) for word in spec.init),
+        labels=spec.labels,
+        stop_timeout_s=spec.stop_timeout_s,
+    )
+
+
+def _reserve(record: PodRecord) -> store.Locked:
+    try:
+        return store.reserve(record)
+    except PodExists:
+        if store.look(record.name).status != "broken":
+            raise
+        mend(record.name)  # its maker was killed half way
+        return store.reserve(record)
+
+
+def _kinds(spec: PodSpec) -> frozenset[str]:
+    kinds = POD_KINDS | spec.with_kinds
+    return kinds if os.geteuid() == 0 else kinds | {"user"}
+
+
+def _start(
+    spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord
+) -> tuple[PodRecord, process.Spawned]:
+    kinds = _kinds(spec)
+
+    def write_identity(pid: int) -> None:
+        nonlocal record
+        record = record._replace(pause=process.identify(pid))
+        held.write(record)
+        if "user" in kinds:
+            idmaps.write_maps(pid)
+
+    with_offsets = any(spec.time)
+    maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
+    try:
+        started = process.spawn_in(
+            namespaces.flags_of(kinds - {"time"} if with_offsets else kinds),
+            lambda: _pid_one(spec, sources, maker_pidfd),
+            doing=f"create pod {spec.name!r}",
+            prepare=(lambda: _shift_clocks(spec)) if with_offsets else None,
+            before_go=write_identity,
+        )
+    finally:
+        if maker_pidfd >= 0:
+            os.close(maker_pidfd)
+    ids = namespaces.ids_of(started.pid)
+    return record._replace(
+        phase="ready", kinds=tuple((name, ids[name]) for name in sorted(kinds) if name in ids)
+    ), started
+
+
+def _shift_clocks(spec: PodSpec) -> None:
+    """Make the time namespace here: its offsets can be set only while nobody is inside."""
+    syscalls.unshare(CloneFlag.CLONE_NEWTIME)
+    with open("/proc/self/timens_offsets", "w", encoding="ascii") as file:
+        file.write(f"monotonic {spec.time.monotonic_s} 0\nboottime {spec.time.boottime_s} 0\n")
+
+
+def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int) -> NoReturn:
+    """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
+    os.setsid()
+    attributes.drop_groups()
+    if maker_pidfd >= 0:
+        attributes.die_with_parent(maker_pidfd)
+    program = None if spec.init or spec.pause == "python" else pause.program()
+    program_fd = execute.sealed_program("pause", program) if program else -1
+    syscalls.sethostname(spec.hostname)
+    loopback.bring_up()
+    null_fd = rootfs.enter(spec.root, sources, rootfs.World())
+    if spec.init:
+        if spec.root.chroot:
+            attributes.drop_chroot_right()
+        execute.become(spec.init, base_environment(), (null_fd, null_fd, null_fd))
+    if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
+        mounts.empty_root()
+    if program_fd < 0:
+        execute.stay_as_pause(hold.main, null_fd)
+    execute.become_pause(program_fd, null_fd)
+
+
+def _undo_quietly(held: store.Locked) -> None:
+    """Undo in the face of another error: that one is to be reported, not what follows from it."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        undo(held)
+    except NsboxError:
+        pass  # the next command finds the intent and tries again
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+
+
+def undo(held: store.Locked) -> None:
+    """End a pod's PID 1, if it runs, and remove its record. The lock is held."""
+    try:
+        who = held.read().pause
+    except Exception:  # no record that can be read: then there is nobody to be found by it
+        who = None
+    if who is not None:
+        end_process(who, held.name)
+    held.forget()
+
+
+def end_process(who: process.Identity, name: str) -> None:
+    """SIGKILL the PID 1 of a pod, which takes all of its PID namespace along, and wait for it.
+
+    Raises:
+        NsboxError: it did not end in ten seconds, as when a tracer holds one of its processes.
+    """
+    try:
+        pidfd = process.open_process(who)
+    except ProcessLookupError:
+        return
+    try:
+        process.send_signal(pidfd, signal.SIGKILL)
+        if not process.has_ended(pidfd, _KILL_TIMEOUT_S):
+            raise NsboxError(f"cannot end pod {name!r}: process {who.pid} does not go away")
+    finally:
+        os.close(pidfd)
+
+
+def mend(name: str) -> bool:
+    """Undo a creation that was cut off; False if there is none of that name any more."""
+    with store.lock(name) as held:
+        if store.look(name).status != "broken":
+            return False
+        undo(held)
+        return True

@@ -1,0 +1,97 @@
+"""Small files that survive a crash: written whole or not at all, read with suspicion.
+
+Reading is hardened because the state directory may have been tampered with or half written:
+no symlink, no FIFO that blocks, no foreign owner, no size without bound.
+"""
+
+import errno
+import json
+import os
+import stat
+from typing import Any
+
+_MAX_BYTES = 1 << 20
+
+
+class CorruptFile(Exception):
+    """A file of the state directory is not what nsbox wrote there. str() says what is wrong."""
+
+
+def write_json(dir_fd: int, name: str, data: dict[str, Any]) -> None:
+    """Replace the file `name` in one step: afterwards the old or the new content is there.
+
+    Raises:
+        OSError: the disk is full or the like; the old content is still there.
+    """
+    temporary = f".{name}.{os.getpid()}.tmp"
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
+    except FileExistsError:  # of a process that had our number and was killed
+        os.unlink(temporary, dir_fd=dir_fd)
+        fd = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
+    try:
+        try:
+            _write_all(fd, json.dumps(data, sort_keys=True).encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        try:
+            os.unlink(temporary, dir_fd=dir_fd)
+        except FileNotFoundError:
+            pass
+        raise
+    os.fsync(dir_fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def read_json(dir_fd: int, name: str) -> dict[str, Any]:
+    """The JSON object in the file `name`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CorruptFile: it is not a plain file of ours, or holds no such object.
+    """
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError as err:
+        if err.errno == errno.ENOENT:
+            raise
+        raise CorruptFile(f"{name}: {err.strerror}") from None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            raise CorruptFile(f"{name}: not a plain file of ours")
+        raw = os.read(fd, _MAX_BYTES + 1)
+    finally:
+        os.close(fd)
+    if len(raw) > _MAX_BYTES:
+        raise CorruptFile(f"{name}: larger than {_MAX_BYTES} bytes")
+    return _parse(name, raw)
+
+
+def _parse(name: str, raw: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(raw, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as err:
+        raise CorruptFile(f"{name}: no valid JSON") from err
+    if not isinstance(data, dict):
+        raise CorruptFile(f"{name}: no JSON object")
+    return data
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key stands twice")
+    return data
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")

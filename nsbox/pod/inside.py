@@ -1,0 +1,89 @@
+"""Which processes are in a pod, read from the host's /proc. Nothing of the pod is executed."""
+
+import os
+from typing import NamedTuple
+
+from ..linux import process
+from .record import PodRecord
+
+# Kinds by which a process belongs to a pod. Not user, cgroup, time: these say nothing of it.
+_TELLING = ("pid", "net", "ipc", "uts", "mnt")
+
+
+class Inside(NamedTuple):
+    """One process of a pod.
+
+    Attributes:
+        pid: on the host.
+        pod_pid: in its own PID namespace, which is the pod's unless it has a deeper one.
+        state: one letter, see proc_pid_stat(5).
+        uid: effective user id on the host.
+        shared: which kinds of namespaces it shares with the pod.
+        command: its arguments, or its name in brackets where it has none.
+    """
+
+    pid: int
+    pod_pid: int
+    ppid: int
+    state: str
+    uid: int
+    start_time: int
+    shared: frozenset[str]
+    command: tuple[str, ...]
+
+
+def processes(record: PodRecord) -> list[Inside]:
+    """All processes of a running pod, its PID 1 first.
+
+    Only while the pod's PID 1 runs: afterwards another namespace may have the same number.
+    """
+    wanted = {name: number for name, number in record.kinds if name in _TELLING}
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                one = _look(int(name), wanted)
+            except (OSError, ValueError, IndexError):
+                continue  # it ended meanwhile, or is somebody else's
+            if one is not None:
+                found.append(one)
+    return sorted(found, key=lambda one: (record.pause is None or one.pid != record.pause.pid, one.pid))
+
+
+def _look(pid: int, wanted: dict[str, int]) -> Inside | None:
+    shared = frozenset(name for name, number in wanted.items() if _inode(pid, name) == number)
+    if not shared:
+        return None
+    fields = process.stat_fields(pid)
+    status = _status(pid)
+    return Inside(
+        pid,
+        int(status["NSpid"].split()[-1]),
+        int(fields[1]),
+        fields[0],
+        int(status["Uid"].split()[1]),
+        int(fields[19]),
+        shared,
+        _command(pid, status["Name"]),
+    )
+
+
+def _inode(pid: int, kind: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+    except OSError:
+        return -1  # a zombie has only its PID namespace left
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", "rb") as file:
+        text = os.fsdecode(file.read())
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.split("\n"))}
+
+
+def _command(pid: int, name: str) -> tuple[str, ...]:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().split(b"\0")
+    while words and not words[-1]:
+        words.pop()
+    return tuple(os.fsdecode(word) for word in words) or (f"[{name}]",)

@@ -1,0 +1,230 @@
+"""A member: a process in the namespaces of a target, with the target's root or its own.
+
+client (outside)              member-to-be (see process.spawn_in)
+  open target and sources
+  fork, setns, clone3 -------> waits
+  go ------------------------> own mounts or the target's root, work directory
+                               execve the command
+  is its parent: waits, forwards signals, copies the terminal
+"""
+
+import errno
+import os
+import signal
+from typing import Callable, NamedTuple, NoReturn
+
+from ..errors import NsboxError, PodDead, PodNotFound, SpecError
+from ..linux import mounts, namespaces, process, syscalls
+from ..linux.flags import CloneFlag
+from ..net import loopback
+from ..privilege import attributes
+from ..spec import MemberSpec, RootSpec
+from . import execute, rootfs, store
+from .environment import base_environment
+from .target import Plan, Target, dead, plan
+
+# Gives the member its three standard descriptors. Runs inside, before the root is sealed off
+# from the caller's descriptors; gets an fd of /dev/null in there.
+Stdio = Callable[[int], tuple[int, int, int]]
+
+
+class Joining(NamedTuple):
+    """All that the child needs, opened and decided before the fork."""
+
+    target: Target
+    spec: MemberSpec
+    plan: Plan
+    root: RootSpec | None
+    sources: rootfs.Sources | None
+    shm_fd: int
+    hostname: str
+    stdio: Stdio
+    client_pidfd: int
+    terminal: bool
+
+
+def start(
+    target: Target, spec: MemberSpec, stdio: Stdio, *, detached: bool = False, terminal: bool = False,
+    before_go: Callable[[int], None] | None = None,
+) -> process.Spawned:  # fmt: skip
+    """Start a member as a child of the caller; return when its command has been executed.
+
+    Only for a process with one thread.
+
+    Args:
+        detached: it outlives the caller.
+        terminal: its environment says what terminal it is on.
+        before_go: gets its host PID before it does anything.
+
+    Raises:
+        PodDead: the target ended. CommandError: 127 or 126. NsboxError: a step failed.
+    """
+    _check(target, spec)
+    own_root = spec.root is not None and bool(spec.root.path)
+    todo = plan(target, spec.share, own_root)
+    sources = rootfs.open_sources(spec.root) if spec.root is not None else None
+    joining = Joining(
+        target, spec, todo, spec.root, sources,
+        _pod_shm(target, todo) if own_root else -1,
+        spec.hostname or (target.pod.hostname if target.pod else ""),
+        stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
+    )  # fmt: skip
+    try:
+        if target.pod is None:
+            return _spawn(joining, before_go)
+        with store.lock(target.pod.name, shared=True):  # no rm in the midst of it
+            return _spawn(joining, before_go)
+    except PodNotFound:
+        raise _gone(target) from None
+    finally:
+        if sources is not None:
+            sources.close()
+        for fd in (joining.shm_fd, joining.client_pidfd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _check(target: Target, spec: MemberSpec) -> None:
+    if process.has_ended(target.pidfd):
+        raise _gone(target)
+    if spec.root is None:
+        return
+    if not spec.root.path and (spec.root.volumes or spec.root.tmpfs or spec.root.read_only):
+        raise SpecError(
+            "cannot mount for this member: it has no root of its own",
+            hint="give it one with --rootfs, or give the volumes to nsbox create",
+        )
+    if spec.root.path and spec.share is not None and "mnt" in spec.share:
+        raise SpecError("cannot share mnt: a member with --rootfs has mounts of its own")
+
+
+def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process.Spawned:
+    target = joining.target
+    try:
+        return process.spawn_in(
+            namespaces.flags_of(joining.plan.new),
+            lambda: _become_member(joining),
+            doing=f"join {target.label}",
+            prepare=lambda: namespaces.join(target.pidfd, joining.plan.enter),
+            before_go=before_go,
+        )
+    except NsboxError as err:
+        cause = err.__cause__
+        # A PID namespace whose PID 1 has ended lets itself be joined, and no fork works in it.
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOMEM, errno.ESRCH):
+            if process.has_ended(target.pidfd, 1.0):
+                raise _gone(target) from None
+        if process.has_ended(target.pidfd):
+            raise _gone(target) from None
+        raise
+
+
+def _gone(target: Target) -> NsboxError:
+    if target.pod is not None:
+        return dead(target.pod.name)
+    return PodDead(f"cannot join {target.label}: it has ended")
+
+
+def _pod_shm(target: Target, todo: Plan) -> int:
+    """A copy of the target's /dev/shm mount for a member that shares its IPC namespace.
+
+    Taken by a child that shares our descriptor table: it enters the target's mount
+    namespace, and what it opens there is open here. -1 where the target has none.
+    """
+    if "ipc" not in todo.enter or "mnt" not in target.kinds:
+        return -1
+    slot_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # its number is where the copy lands
+    pid = syscalls.clone3(CloneFlag.CLONE_FILES, signal.SIGCHLD)
+    if pid == 0:
+        status = 1
+        try:
+            namespaces.join(target.pidfd, frozenset({"mnt"}) | ({"user"} & target.kinds))
+            copy_fd = mounts.open_mount_of_root("/dev/shm")
+            os.dup2(copy_fd, slot_fd, inheritable=False)
+            os.close(copy_fd)
+            status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(pid, 0)[1] == 0:
+        return slot_fd
+    os.close(slot_fd)
+    return -1
+
+
+def _become_member(joining: Joining) -> NoReturn:
+    """Runs in the member-to-be, in all its namespaces, until it becomes the user's program."""
+    spec, todo = joining.spec, joining.plan
+    os.setsid()
+    _become_root_of_namespace(todo)
+    attributes.hide_from_others()  # those in the pod shall not look into us meanwhile
+    if joining.client_pidfd >= 0:  # after the change of user, which would clear it
+        attributes.die_with_parent(joining.client_pidfd)
+    if "uts" in todo.new and joining.hostname:
+        syscalls.sethostname(joining.hostname)
+    if "net" in todo.new:
+        loopback.bring_up()
+    null_fd = _enter_root(joining)
+    stdio = joining.stdio(null_fd)
+    _change_directory(spec.workdir or b"/")
+    if joining.root is not None and joining.root.chroot:
+        attributes.drop_chroot_right()
+    env = base_environment(spec.env, terminal=joining.terminal)
+    execute.become(spec.argv, env, stdio)
+
+
+def _become_root_of_namespace(todo: Plan) -> None:
+    attributes.drop_groups()
+    if "user" in todo.enter:
+        try:
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        except OSError:
+            pass  # the namespace maps no root: stay who we are there
+
+
+def _enter_root(joining: Joining) -> int:
+    """Go to the member's root; return an fd of its /dev/null (or of the caller's, if it has none)."""
+    todo = joining.plan
+    fresh = rootfs.World("pid" in todo.new, "ipc" in todo.new, joining.shm_fd)
+    if joining.sources is not None and joining.root is not None and joining.root.path:
+        return rootfs.enter(joining.root, joining.sources, fresh)
+    null_fd = _null()
+    if "mnt" in todo.new:
+        nothing = rootfs.Sources(-1, ())
+        return rootfs.enter(RootSpec(""), nothing, fresh)
+    process.seal_imports()
+    if "mnt" in todo.enter and joining.target.root_fd >= 0:
+        _change_root(joining.target.root_fd)
+    os.chdir("/")
+    return null_fd
+
+
+def _null() -> int:
+    """An fd of the target's /dev/null; of an empty pipe in a target that has none."""
+    try:
+        return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return os.pipe2(os.O_CLOEXEC)[0]
+
+
+def _change_root(root_fd: int) -> None:
+    """Go to the target's own root: setns(2) left us at the root of its mount namespace.
+
+    Where the two are the same, nothing is done: a chrooted process may make no user namespace.
+    """
+    wanted, here = os.fstat(root_fd), os.stat("/")
+    if (wanted.st_dev, wanted.st_ino) != (here.st_dev, here.st_ino):
+        mounts.chroot_into(root_fd)
+
+
+def _change_directory(workdir: bytes) -> None:
+    """Go to the work directory, never out of the root, not by a link of /proc either."""
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = mounts.open_in_root(root_fd, os.fsdecode(workdir), os.O_PATH | os.O_DIRECTORY)
+        os.fchdir(fd)
+        here = os.getcwd()  # "(unreachable)" where the kernel knows no path to it
+        if not here.startswith("/") or not os.path.samestat(os.stat(here), os.stat(".")):
+            raise OSError(errno.ENOENT, "not below the root", here)
+    except OSError as err:
+        raise NsboxError(f"cannot use work directory {os.fsdecode(workdir)!r}") from err

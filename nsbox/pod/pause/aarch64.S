@@ -1,0 +1,110 @@
+/* nsbox pause for aarch64: PID 1 of a pod. It holds the namespaces and reaps; nothing else.
+ *
+ * hold.py beside this file is the same program in Python: read that one first.
+ * scripts/build-pause makes aarch64.bin of this file. GNU as only: no C, no linker, no libc.
+ *
+ * The laws. It opens, reads and writes nothing, so it does not care which descriptors are open.
+ * It has no data and no bss, and it uses no stack but what the kernel filled in for it: one page
+ * of text and the first pages of the stack are all that it ever holds.
+ * Numbers: asm-generic/unistd.h, asm-generic/siginfo.h, linux/elf.h, linux/prctl.h.
+ */
+        .equ    BASE, 0x400000                  // where the file is mapped, whole
+
+        .equ    NR_exit_group, 94
+        .equ    NR_rt_sigprocmask, 135
+        .equ    NR_rt_sigtimedwait, 137
+        .equ    NR_prctl, 167
+        .equ    NR_wait4, 260
+
+        .equ    SIG_BLOCK, 0
+        .equ    SIGINT, 2
+        .equ    SIGTERM, 15
+        .equ    SIGCHLD, 17
+        .equ    SIGSET_BYTES, 8                 // the kernel's sigset_t, not the 128 bytes of libc
+        .equ    si_code, 8                      // offsets in siginfo_t
+        .equ    si_pid, 16
+        .equ    WNOHANG, 1
+        .equ    PR_SET_NAME, 15
+
+        .text
+file:
+        /* Elf64_Ehdr, see elf(5) */
+        .byte   0x7f, 'E', 'L', 'F', 2, 1, 1, 0 // 64 bits, little endian, version 1, System V
+        .quad   0                               // padding
+        .short  2, 183                          // e_type ET_EXEC, e_machine EM_AARCH64
+        .long   1                               // e_version
+        .quad   BASE + start - file             // e_entry
+        .quad   segments - file                 // e_phoff
+        .quad   0                               // e_shoff: no sections
+        .long   0                               // e_flags
+        .short  64, 56, 2                       // e_ehsize, e_phentsize, e_phnum
+        .short  64, 0, 0                        // e_shentsize, e_shnum, e_shstrndx
+
+segments:
+        /* Elf64_Phdr: the whole file, readable and executable */
+        .long   1, 5                            // PT_LOAD, PF_R | PF_X
+        .quad   0, BASE, BASE                   // p_offset, p_vaddr, p_paddr
+        .quad   end - file, end - file          // p_filesz, p_memsz: equal, so there is no bss
+        .quad   0x10000                         // p_align: kernels with pages of 64 KiB exist
+        /* Elf64_Phdr: the stack is not executable */
+        .long   0x6474e551, 6                   // PT_GNU_STACK, PF_R | PF_W
+        .quad   0, 0, 0, 0, 0, 16
+
+start:
+        /* Block every signal. PID 1 gets only signals that it handles or blocks: unblocked, even
+         * a SIGTERM of the host would be thrown away. See pid_namespaces(7). */
+        mov     x0, SIG_BLOCK
+        adr     x1, every_signal
+        mov     x2, 0                           // the old mask is not wanted
+        mov     x3, SIGSET_BYTES
+        mov     x8, NR_rt_sigprocmask
+        svc     0
+
+        /* Be called by name in ps: run from a descriptor, its name might be a number. */
+        mov     x0, PR_SET_NAME
+        adr     x1, name
+        mov     x8, NR_prctl
+        svc     0
+
+        /* Begin with reaping: the SIGCHLD of a child that died before is gone already. */
+reap:
+        mov     x0, -1                          // any child
+        mov     x1, 0                           // its status is not wanted
+        mov     x2, WNOHANG
+        mov     x3, 0                           // nor what it used
+        mov     x8, NR_wait4
+        svc     0
+        cmp     x0, 0
+        b.gt    reap                            // one SIGCHLD may stand for many deaths
+
+wait:
+        adr     x0, every_signal                // all: one left pending would fill the queue
+        mov     x1, sp                          // siginfo_t goes over argc, argv, auxv
+        mov     x2, 0                           // no time limit
+        mov     x3, SIGSET_BYTES
+        mov     x8, NR_rt_sigtimedwait
+        svc     0
+        cmp     x0, SIGCHLD
+        b.eq    reap
+        cmp     x0, SIGTERM
+        b.eq    stop_if_from_outside
+        cmp     x0, SIGINT
+        b.ne    wait                            // another signal, or -EINTR after a SIGCONT
+
+stop_if_from_outside:
+        /* A sender that has no PID in this namespace is shown as 0. Below zero in si_code are the
+         * signals of which the sender itself wrote si_pid: see rt_sigqueueinfo(2). */
+        ldr     w4, [sp, si_code]
+        tbnz    w4, 31, wait
+        ldr     w4, [sp, si_pid]
+        cbnz    w4, wait
+        mov     x0, 0
+        mov     x8, NR_exit_group
+        svc     0                               // the kernel now ends all others in the pod
+
+        .balign 8
+every_signal:
+        .quad   -1
+name:
+        .asciz  "nsbox:pause"
+end:

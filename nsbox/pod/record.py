@@ -1,0 +1,198 @@
+"""What is remembered of a pod and of a detached member: plain data and its JSON form.
+
+Nothing in here is a path or a command that somebody would act on: a tampered record can
+name the wrong process at most, and the identity check finds that.
+"""
+
+from typing import Any, NamedTuple
+
+from ..linux.process import Identity
+from ..spec import KIND_NAMES
+from .files import CorruptFile
+
+VERSION = 1
+
+
+class PodRecord(NamedTuple):
+    """One pod.
+
+    Attributes:
+        id: 16 random hexadecimal digits, carried by all that was made for it.
+        phase: "intent" until the pod is complete, then "ready".
+        maker: who makes it; an intent whose maker has ended is to be undone.
+        pause: the pod's PID 1, or None while it is not started.
+        created_s: Unix time.
+        kinds: the kinds of namespaces it holds, with their inode numbers.
+        share: what members share by default, or None for all.
+        rootfs: the directory, for people to read; never used as a path again.
+        chroot: its root is a plain chroot.
+        init: its PID 1 is a program of the user's.
+    """
+
+    id: str
+    name: str
+    phase: str
+    maker: Identity
+    pause: Identity | None
+    created_s: float
+    hostname: str
+    kinds: tuple[tuple[str, int], ...] = ()
+    share: frozenset[str] | None = None
+    rootfs: str = ""
+    chroot: bool = False
+    init: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    stop_timeout_s: float = 10.0
+
+
+class MemberRecord(NamedTuple):
+    """One detached member.
+
+    Attributes:
+        id: 16 random hexadecimal digits.
+        process: the member, or None while it is not started.
+        supervisor: its parent, which writes down how it ended.
+        exit_status: the shell's number, or None while it runs.
+    """
+
+    id: str
+    process: Identity | None
+    supervisor: Identity
+    argv: tuple[str, ...]
+    started_s: float
+    exit_status: int | None = None
+
+
+def pod_to_dict(record: PodRecord) -> dict[str, Any]:
+    """The JSON form of a pod's record."""
+    return {
+        "version": VERSION,
+        **record._asdict(),
+        "maker": list(record.maker),
+        "pause": list(record.pause) if record.pause else None,
+        "kinds": dict(record.kinds),
+        "share": sorted(record.share) if record.share is not None else None,
+        "init": list(record.init),
+        "labels": dict(record.labels),
+    }
+
+
+def pod_from_dict(data: dict[str, Any]) -> PodRecord:
+    """The record behind its JSON form. Unknown keys are passed over.
+
+    Raises:
+        CorruptFile: a value is missing or of the wrong type, or the version is newer than ours.
+    """
+    _check_version(data)
+    share = data.get("share")
+    phase = _typed(data, "phase", str)
+    if phase not in ("intent", "ready"):
+        raise CorruptFile(f"no such phase: {phase!r}")
+    return PodRecord(
+        id=_hex_id(data),
+        name=_typed(data, "name", str),
+        phase=phase,
+        maker=_required_identity(data, "maker"),
+        pause=_identity(data, "pause"),
+        created_s=float(_typed(data, "created_s", (int, float))),
+        hostname=_typed(data, "hostname", str),
+        kinds=_kinds(data),
+        share=frozenset(_strings(data, "share")) if share is not None else None,
+        rootfs=_typed(data, "rootfs", str),
+        chroot=_typed(data, "chroot", bool),
+        init=_strings(data, "init"),
+        labels=_labels(data),
+        stop_timeout_s=float(_typed(data, "stop_timeout_s", (int, float))),
+    )
+
+
+def member_to_dict(record: MemberRecord) -> dict[str, Any]:
+    """The JSON form of a member's record."""
+    return {
+        "version": VERSION,
+        **record._asdict(),
+        "process": list(record.process) if record.process else None,
+        "supervisor": list(record.supervisor),
+        "argv": list(record.argv),
+    }
+
+
+def member_from_dict(data: dict[str, Any]) -> MemberRecord:
+    """The record behind its JSON form. Raises CorruptFile as :func:`pod_from_dict` does."""
+    _check_version(data)
+    status = data.get("exit_status")
+    if status is not None and type(status) is not int:
+        raise CorruptFile("exit_status: wrong type")
+    return MemberRecord(
+        id=_hex_id(data),
+        process=_identity(data, "process"),
+        supervisor=_required_identity(data, "supervisor"),
+        argv=_strings(data, "argv"),
+        started_s=float(_typed(data, "started_s", (int, float))),
+        exit_status=status,
+    )
+
+
+def _check_version(data: dict[str, Any]) -> None:
+    version = data.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise CorruptFile(f"version {version!r}: written by another nsbox")
+
+
+def _typed(data: dict[str, Any], key: str, kind: Any) -> Any:
+    value = data.get(key)
+    # bool is an int to isinstance, and a record with "pid": true is none of ours
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise CorruptFile(f"{key}: wrong type")
+    return value
+
+
+def _hex_id(data: dict[str, Any]) -> str:
+    text: str = _typed(data, "id", str)
+    if len(text) != 16 or not set(text) <= set("0123456789abcdef"):
+        raise CorruptFile("id: not of nsbox")
+    return text
+
+
+def _identity(data: dict[str, Any], key: str) -> Identity | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    if not (
+        isinstance(value, list)
+        and len(value) == 3
+        and isinstance(value[0], str)
+        and type(value[1]) is int
+        and type(value[2]) is int
+    ):
+        raise CorruptFile(f"{key}: wrong type")
+    return Identity(*value)
+
+
+def _required_identity(data: dict[str, Any], key: str) -> Identity:
+    found = _identity(data, key)
+    if found is None:
+        raise CorruptFile(f"{key}: missing")
+    return found
+
+
+def _strings(data: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = _typed(data, key, list)
+    if not all(isinstance(item, str) for item in value):
+        raise CorruptFile(f"{key}: wrong type")
+    return tuple(value)
+
+
+def _kinds(data: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+    value = _typed(data, "kinds", dict)
+    for name, number in value.items():
+        if name not in KIND_NAMES or type(number) is not int:
+            raise CorruptFile("kinds: wrong type")
+    return tuple(value.items())
+
+
+def _labels(data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    value = _typed(data, "labels", dict)
+    if not all(isinstance(item, str) for item in value.values()):
+        raise CorruptFile("labels: wrong type")
+    return tuple(value.items())

@@ -1,0 +1,143 @@
+"""What is known about pods and processes, as plain values for tables and JSON."""
+
+import os
+from typing import Any
+
+from ..errors import PodNotFound
+from ..linux import mounts, namespaces
+from . import inside, store, target
+from .record import MemberRecord, PodRecord
+from .store import Entry
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """One pod for a list: name, pid, status, number of members, and so on."""
+    record = entry.record
+    if record is None:
+        return {"name": entry.name, "status": entry.status, "problem": entry.problem, "pid": None,
+                "members": 0, "created": None, "rootfs": "", "labels": {}}  # fmt: skip
+    running = entry.status == "running"
+    return {
+        "name": entry.name,
+        "status": entry.status,
+        "pid": record.pause.pid if record.pause and running else None,
+        "members": len(_members_inside(record)) if running else 0,
+        "created": record.created_s,
+        "rootfs": record.rootfs,
+        "labels": dict(record.labels),
+        "id": record.id,
+    }
+
+
+def _members_inside(record: PodRecord) -> list[inside.Inside]:
+    return [
+        one
+        for one in inside.processes(record)
+        if one.state != "Z" and (record.pause is None or one.pid != record.pause.pid)
+    ]
+
+
+def process_rows(record: PodRecord) -> list[dict[str, Any]]:
+    """The processes of a running pod, PID 1 first."""
+    return [
+        {
+            "pid": one.pid,
+            "pod_pid": one.pod_pid,
+            "ppid": one.ppid,
+            "state": one.state,
+            "uid": one.uid,
+            "shares": sorted(one.shared),
+            "command": list(one.command),
+        }
+        for one in inside.processes(record)
+    ]
+
+
+def everything(text: str) -> dict[str, Any]:
+    """All about a pod (a dead one too) or a process.
+
+    Raises:
+        PodNotFound: there is neither.
+    """
+    if not (text.isascii() and text.isdigit()):
+        entry = store.look(text)
+        if entry.status != "running":
+            return {**summary(entry), "members": _member_rows(text)}
+    found = target.find(text)
+    try:
+        about = {
+            "pid": found.pid,
+            "namespaces": namespaces.ids_of(found.pid),
+            "differs_from_caller": sorted(found.kinds),
+            "security": _posture(found.pid),
+        }
+        if found.pod is None:
+            return {**about, "mounts": _mount_rows(found.pid)}
+        return {**_pod_facts(found.pod), **about}
+    finally:
+        found.close()
+
+
+def _pod_facts(record: PodRecord) -> dict[str, Any]:
+    members = _members_inside(record)
+    viewpoint = members[0].pid if members else (record.pause.pid if record.pause else 0)
+    return {
+        "name": record.name,
+        "id": record.id,
+        "status": "running",
+        "hostname": record.hostname,
+        "created": record.created_s,
+        "rootfs": record.rootfs,
+        "root_change": "chroot" if record.chroot else ("pivot_root" if record.rootfs else "none"),
+        "holds": [name for name, _ in record.kinds],
+        "share": sorted(record.share) if record.share is not None else None,
+        "init": list(record.init) or None,
+        "labels": dict(record.labels),
+        "stop_timeout_s": record.stop_timeout_s,
+        "processes": process_rows(record),
+        "members": _member_rows(record.name),
+        "mounts": _mount_rows(viewpoint),
+    }
+
+
+def _member_rows(name: str) -> list[dict[str, Any]]:
+    try:
+        return [_member_row(member) for member in store.members(name)]
+    except PodNotFound:
+        return []
+
+
+def _member_row(member: MemberRecord) -> dict[str, Any]:
+    return {
+        "id": member.id,
+        "pid": member.process.pid if member.process else None,
+        "started": member.started_s,
+        "exit_status": member.exit_status,
+        "command": list(member.argv),
+    }
+
+
+def _mount_rows(pid: int) -> list[dict[str, str]]:
+    try:
+        return [
+            {"target": entry.target, "type": entry.fstype, "source": entry.source,
+             "root": entry.root, "options": entry.options}
+            for entry in mounts.read_mountinfo(pid)
+        ]  # fmt: skip
+    except OSError:
+        return []
+
+
+def _posture(pid: int) -> dict[str, Any]:
+    """What /proc/PID/status and the id maps say of a process's rights. See proc_pid_status(5)."""
+    wanted = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Gid", "Groups")
+    facts: dict[str, Any] = {}
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in os.fsdecode(file.read()).split("\n"):
+            key, _, value = line.partition(":")
+            if key in wanted:
+                facts[key] = value.strip()
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
+            facts[name] = [[int(word) for word in line.split()] for line in file]
+    return facts

@@ -1,0 +1,400 @@
+"""The state directory: one directory a pod, and who may change it.
+
+    STATE/                      /run/nsbox, or $XDG_RUNTIME_DIR/nsbox; 0700
+      pods/NAME/pod.json        the record: an intent before the first kernel object, then ready
+      pods/NAME/members/ID.json a detached member; ID.log is its output
+      pods/.new-ID, .gone-ID    being made, being removed: never a pod
+
+A name is taken by renaming a directory that holds the intent into place, and freed by
+renaming it away; both are one step. The lock of a pod is flock(2) on its directory.
+Readers take none: a record is replaced whole.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from types import TracebackType
+from typing import NamedTuple
+
+from .. import spec
+from ..errors import NsboxError, PodExists, PodNotFound, SpecError
+from ..linux import process
+from .files import CorruptFile, read_json, write_json
+from .record import MemberRecord, PodRecord, member_from_dict, member_to_dict, pod_from_dict, pod_to_dict
+
+LOCK_TIMEOUT_S = 30.0
+_LOCK_POLL_S = 0.01
+_RECORD = "pod.json"
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Entry(NamedTuple):
+    """What stands under one name.
+
+    Attributes:
+        status: "running", "dead", "creating", "broken" (its maker was killed), "corrupt".
+        problem: what is wrong with a corrupt one.
+    """
+
+    name: str
+    status: str
+    record: PodRecord | None
+    problem: str = ""
+
+
+def state_dir() -> str:
+    """The state directory's path, by the environment and who we are."""
+    given = os.environ.get("NSBOX_STATE")
+    if given:
+        path = given
+    elif os.geteuid() == 0:
+        path = "/run/nsbox"  # root never trusts a directory of the user who called sudo
+    elif os.environ.get("XDG_RUNTIME_DIR"):
+        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsbox")
+    else:
+        raise NsboxError(
+            "cannot find a state directory: XDG_RUNTIME_DIR is not set",
+            hint="log in through the system's login, or set NSBOX_STATE to a directory of yours",
+        )
+    if not os.path.isabs(path):
+        raise NsboxError(f"cannot use state directory {path!r}: it is not an absolute path")
+    return path
+
+
+def _open_checked_dir(path: str, dir_fd: int | None = None) -> int:
+    """Open a directory of ours, made if missing; refuse one that others could write to."""
+    try:
+        os.mkdir(path, 0o700, dir_fd=dir_fd)
+    except FileExistsError:
+        pass
+    except OSError as err:
+        raise NsboxError("cannot make the state directory") from _named(err, path)
+    try:
+        fd = os.open(path, _DIR, dir_fd=dir_fd)
+    except OSError as err:
+        raise NsboxError("cannot use the state directory") from _named(err, path)
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        os.close(fd)
+        raise NsboxError(
+            f"cannot use the state directory {path!r}: it must belong to you and have mode 0700",
+            hint="nsbox keeps its records only where nobody else can write",
+        )
+    return fd
+
+
+def _named(err: OSError, path: str) -> OSError:
+    return OSError(err.errno, err.strerror, path)
+
+
+def _pods_fd() -> int:
+    top_fd = _open_checked_dir(state_dir())
+    try:
+        return _open_checked_dir("pods", top_fd)
+    finally:
+        os.close(top_fd)
+
+
+def new_id() -> str:
+    """16 random hexadecimal digits."""
+    return os.urandom(8).hex()
+
+
+class Locked:
+    """A pod's directory, held under its lock. ``with`` lets go of it."""
+
+    def __init__(self, name: str, fd: int) -> None:
+        self.name = name
+        self.fd = fd
+
+    def __enter__(self) -> "Locked":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock. May be called twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def write(self, record: PodRecord) -> None:
+        """Replace the pod's record. Raises NsboxError; the old one is then still there."""
+        try:
+            write_json(self.fd, _RECORD, pod_to_dict(record))
+        except OSError as err:
+            raise NsboxError(f"cannot write the record of pod {self.name!r}") from err
+
+    def read(self) -> PodRecord:
+        """The pod's record. Raises CorruptFile or FileNotFoundError."""
+        return pod_from_dict(read_json(self.fd, _RECORD))
+
+    def forget(self) -> None:
+        """Free the name and remove all that was written about the pod."""
+        import shutil  # only removals need it
+
+        pods_fd = _pods_fd()
+        try:
+            gone = f".gone-{new_id()}"
+            os.rename(self.name, gone, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
+            shutil.rmtree(gone, dir_fd=pods_fd)
+        except OSError as err:
+            raise NsboxError(f"cannot remove the record of pod {self.name!r}") from err
+        finally:
+            os.close(pods_fd)
+
+
+def reserve(record: PodRecord) -> Locked:
+    """Take the pod's name, its intent written, its lock held.
+
+    Raises:
+        PodExists: the name is taken. NsboxError: the state directory does not work.
+    """
+    pods_fd = _pods_fd()
+    new = f".new-{record.id}"
+    try:
+        os.mkdir(new, 0o700, dir_fd=pods_fd)
+        fd = os.open(new, _DIR, dir_fd=pods_fd)
+        held = Locked(record.name, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.mkdir("members", 0o700, dir_fd=fd)
+            held.write(record)
+            os.rename(new, record.name, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
+            os.fsync(pods_fd)
+        except BaseException:
+            held.close()
+            _remove_tree(pods_fd, new)
+            raise
+        return held
+    except OSError as err:
+        if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise PodExists(
+                f"cannot create pod {record.name!r}: the name is taken",
+                hint=f"see it with: nsbox ls; remove it with: nsbox rm {record.name}",
+            ) from None
+        raise NsboxError(f"cannot create pod {record.name!r}") from err
+    finally:
+        os.close(pods_fd)
+
+
+def _remove_tree(pods_fd: int, name: str) -> None:
+    import shutil  # only removals need it
+
+    shutil.rmtree(name, dir_fd=pods_fd, ignore_errors=True)
+
+
+def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) -> Locked:
+    """The directory of the pod `name`, under its lock: alone, or shared with other joiners.
+
+    Raises:
+        PodNotFound: there is none (any more).
+        NsboxError: somebody else holds the lock for longer than `timeout_s`.
+    """
+    pods_fd = _pods_fd()
+    deadline = time.monotonic() + timeout_s
+    try:
+        while True:
+            try:
+                fd = os.open(_checked(name), _DIR, dir_fd=pods_fd)
+            except OSError:
+                raise not_found(name) from None
+            _wait_for_lock(fd, name, deadline, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            # It may have been renamed away while we waited: then the lock is of nothing.
+            try:
+                now = os.stat(name, dir_fd=pods_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                now = None
+            here = os.fstat(fd)
+            if now is not None and (now.st_dev, now.st_ino) == (here.st_dev, here.st_ino):
+                return Locked(name, fd)
+            os.close(fd)
+    finally:
+        os.close(pods_fd)
+
+
+def _wait_for_lock(fd: int, name: str, deadline: float, how: int) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = _lock_holder(os.fstat(fd).st_ino)
+                os.close(fd)
+                raise NsboxError(f"cannot lock pod {name!r}: {holder} holds it") from None
+            time.sleep(_LOCK_POLL_S)
+
+
+def _lock_holder(inode: int) -> str:
+    """Who holds a flock, for the message. See proc_locks(5)."""
+    with open("/proc/locks", encoding="ascii") as file:
+        for line in file:
+            fields = line.split()
+            if "FLOCK" in fields and fields[-3].endswith(f":{inode}"):
+                return f"process {fields[-4]}"
+    return "another process"
+
+
+def _checked(name: str) -> str:
+    fault = spec.name_fault(name)
+    if fault:
+        raise SpecError(f"cannot use pod name {name!r}: {fault}")
+    return name
+
+
+def not_found(name: str) -> PodNotFound:
+    """The error for a name that no pod has."""
+    return PodNotFound(f"cannot find pod {name!r}", hint="see what exists with: nsbox ls")
+
+
+def names() -> list[str]:
+    """The names that are taken, sorted. Takes no lock."""
+    pods_fd = _pods_fd()
+    try:
+        return sorted(name for name in os.listdir(pods_fd) if not name.startswith("."))
+    finally:
+        os.close(pods_fd)
+
+
+def look(name: str) -> Entry:
+    """What stands under `name`, without taking its lock. Raises PodNotFound."""
+    pods_fd = _pods_fd()
+    try:
+        fd = os.open(_checked(name), _DIR, dir_fd=pods_fd)
+    except FileNotFoundError:
+        raise not_found(name) from None
+    except OSError as err:
+        return Entry(name, "corrupt", None, f"not a directory of ours: {err.strerror}")
+    finally:
+        os.close(pods_fd)
+    try:
+        record = pod_from_dict(read_json(fd, _RECORD))
+        if record.name != name:
+            return Entry(name, "corrupt", None, "the record is of another pod")
+        return Entry(name, _status(record), record)
+    except FileNotFoundError:
+        try:
+            os.stat(name, dir_fd=fd)
+        except OSError:
+            pass
+        return Entry(name, "corrupt", None, "no record")
+    except CorruptFile as err:
+        return Entry(name, "corrupt", None, str(err))
+    finally:
+        os.close(fd)
+
+
+def _status(record: PodRecord) -> str:
+    if record.phase == "intent":
+        return "creating" if _is_running(record.maker) else "broken"
+    return "running" if record.pause and _is_running(record.pause) else "dead"
+
+
+def _is_running(who: process.Identity) -> bool:
+    try:
+        os.close(process.open_process(who))
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def entries() -> list[Entry]:
+    """All that exists. A pod that vanishes meanwhile is left out."""
+    found = []
+    for name in names():
+        try:
+            found.append(look(name))
+        except PodNotFound:
+            continue
+        except SpecError as err:
+            found.append(Entry(name, "corrupt", None, str(err)))
+    return found
+
+
+def leftovers() -> list[str]:
+    """Directories of creations and removals that were cut off. Their locks are free."""
+    pods_fd = _pods_fd()
+    found = []
+    try:
+        for name in sorted(os.listdir(pods_fd)):
+            if name.startswith((".new-", ".gone-")) and _lock_is_free(pods_fd, name):
+                found.append(name)
+    finally:
+        os.close(pods_fd)
+    return found
+
+
+def _lock_is_free(pods_fd: int, name: str) -> bool:
+    try:
+        fd = os.open(name, _DIR, dir_fd=pods_fd)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def sweep() -> list[str]:
+    """Remove :func:`leftovers`; return their names."""
+    found = leftovers()
+    pods_fd = _pods_fd()
+    try:
+        for name in found:
+            _remove_tree(pods_fd, name)
+    finally:
+        os.close(pods_fd)
+    return found
+
+
+def members_fd(name: str) -> int:
+    """The directory of a pod's detached members. Raises PodNotFound."""
+    pods_fd = _pods_fd()
+    try:
+        return os.open(os.path.join(_checked(name), "members"), _DIR, dir_fd=pods_fd)
+    except OSError:
+        raise not_found(name) from None
+    finally:
+        os.close(pods_fd)
+
+
+def write_member(dir_fd: int, record: MemberRecord) -> None:
+    """Replace the record of a detached member. Raises OSError."""
+    write_json(dir_fd, f"{record.id}.json", member_to_dict(record))
+
+
+def members(name: str) -> list[MemberRecord]:
+    """The detached members of a pod in the order they were started; unreadable ones left out."""
+    dir_fd = members_fd(name)
+    found = []
+    try:
+        for file in os.listdir(dir_fd):
+            if file.endswith(".json") and not file.startswith("."):
+                try:
+                    found.append(member_from_dict(read_json(dir_fd, file)))
+                except (CorruptFile, FileNotFoundError):
+                    continue
+    finally:
+        os.close(dir_fd)
+    return sorted(found, key=lambda member: (member.started_s, member.id))
+
+
+def discard(name: str) -> bool:
+    """Remove what stands under a name without being a directory; False if nothing does."""
+    pods_fd = _pods_fd()
+    try:
+        os.unlink(_checked(name), dir_fd=pods_fd)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(pods_fd)

@@ -1,0 +1,152 @@
+"""Whom to join: a pod by its name or its pause's PID, or any process of any program."""
+
+import os
+from typing import NamedTuple
+
+from ..errors import NsboxError, PodDead, PodNotFound
+from ..linux import namespaces, process
+from ..spec import POD_KINDS
+from . import store
+from .record import PodRecord
+
+
+class Target(NamedTuple):
+    """A process whose namespaces can be joined, held by a pidfd.
+
+    Attributes:
+        label: how a message calls it: "pod 'web'" or "process 4711".
+        pod: the record, if it is the pause of a pod.
+        kinds: the kinds in which it differs from the caller.
+        root_fd: its root directory (O_PATH), or -1 to use the root of its mount namespace.
+    """
+
+    label: str
+    pid: int
+    pidfd: int
+    pod: PodRecord | None
+    kinds: frozenset[str]
+    root_fd: int
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        os.close(self.pidfd)
+        if self.root_fd >= 0:
+            os.close(self.root_fd)
+
+
+def find(text: str) -> Target:
+    """The target that `text` names: digits are a host PID, anything else is a pod.
+
+    Raises:
+        PodNotFound: no such pod, no such process. PodDead: the pod's PID 1 has ended.
+    """
+    if text.isascii() and text.isdigit():
+        return _of_pid(int(text))
+    return _of_pod(text)
+
+
+def _of_pod(name: str) -> Target:
+    entry = store.look(name)
+    if entry.record is None:
+        raise NsboxError(
+            f"cannot use pod {name!r}: its record is corrupt ({entry.problem})",
+            hint=f"remove it with: nsbox rm --force {name}",
+        )
+    if entry.status in ("creating", "broken"):
+        raise NsboxError(f"cannot use pod {name!r}: it was not made completely", hint="try: nsbox prune")
+    if entry.record.pause is None:
+        raise dead(name)
+    try:
+        pidfd = process.open_process(entry.record.pause)
+    except ProcessLookupError:
+        raise dead(name) from None
+    return _of_record(entry.record, entry.record.pause.pid, pidfd)
+
+
+def dead(name: str) -> PodDead:
+    """The error for a pod whose PID 1 has ended."""
+    return PodDead(f"cannot use pod {name!r}: it is dead, its PID 1 has ended", hint=f"remove it with: nsbox rm {name}")
+
+
+def _of_record(record: PodRecord, pid: int, pidfd: int) -> Target:
+    try:
+        root_fd = _root_of(pid) if record.chroot else -1
+        return Target(f"pod {record.name!r}", pid, pidfd, record, namespaces.kinds_that_differ(pid), root_fd)
+    except ProcessLookupError:
+        os.close(pidfd)
+        raise dead(record.name) from None
+    except OSError as err:
+        os.close(pidfd)
+        raise NsboxError(f"cannot look at pod {record.name!r}") from err
+
+
+def _of_pid(pid: int) -> Target:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, OverflowError, ValueError):
+        raise PodNotFound(f"cannot find process {pid}", hint="a pod is also known by its name: nsbox ls") from None
+    record = _pod_of_pause(pid)
+    if record is not None:
+        return _of_record(record, pid, pidfd)
+    try:
+        kinds, root_fd = namespaces.kinds_that_differ(pid), _root_of(pid)
+    except (ProcessLookupError, FileNotFoundError):
+        os.close(pidfd)
+        raise PodNotFound(f"cannot find process {pid}: it has ended") from None
+    except OSError as err:
+        os.close(pidfd)
+        raise NsboxError(
+            f"cannot look at process {pid}", hint="it belongs to somebody else: try as root"
+        ) from err
+    return Target(f"process {pid}", pid, pidfd, None, kinds, root_fd)
+
+
+def _pod_of_pause(pid: int) -> PodRecord | None:
+    for entry in store.entries():
+        if entry.status == "running" and entry.record and entry.record.pause and entry.record.pause.pid == pid:
+            return entry.record
+    return None
+
+
+def _root_of(pid: int) -> int:
+    return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+class Plan(NamedTuple):
+    """What a member shares, enters and gets new.
+
+    Attributes:
+        enter: kinds joined by setns(2); "mnt" also where the member then copies it.
+        new: kinds made for this member alone.
+    """
+
+    enter: frozenset[str]
+    new: frozenset[str]
+
+
+def plan(target: Target, share: frozenset[str] | None, own_root: bool) -> Plan:
+    """Work out the namespaces of a member.
+
+    What a member does not share with a pod is new for it. What it does not share with a
+    process of another program stays the caller's, as with nsenter(1).
+
+    Args:
+        share: the kinds asked for, or None for the target's default.
+        own_root: the member has a root file system of its own.
+    """
+    if share is None:
+        share = target.pod.share if target.pod and target.pod.share is not None else target.kinds
+    share = share & target.kinds
+    if own_root:
+        share -= {"mnt"}
+    new = frozenset[str]()
+    if target.pod is not None:
+        new = (POD_KINDS & target.kinds) - share
+    if own_root:
+        new |= {"mnt"}
+    enter = share
+    if "mnt" in new and not own_root:
+        enter |= {"mnt"}  # the copy is made of the pod's tree, not of the caller's
+    if "user" in target.kinds and target.pod is not None:
+        enter |= {"user"}  # it owns the others, and what is new belongs below it
+    return Plan(enter, new)

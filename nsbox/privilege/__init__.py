@@ -1,0 +1,1 @@
+"""Floor 2: process attributes and identities. The only room that uses python-prctl."""

@@ -1,0 +1,59 @@
+"""Attributes of a process that prctl(2) knows, and its user and groups.
+
+The only user of python-prctl.
+"""
+
+import os
+import signal
+
+import prctl  # type: ignore[import-untyped]
+
+from ..linux import process
+
+
+def die_with_parent(parent_pidfd: int) -> None:
+    """Have the kernel kill the caller when its parent ends. See PR_SET_PDEATHSIG in prctl(2).
+
+    A change of user clears the setting, so it comes after that.
+
+    Args:
+        parent_pidfd: of the parent, which may have ended before the setting took effect.
+    """
+    prctl.set_pdeathsig(signal.SIGKILL)
+    if process.has_ended(parent_pidfd):
+        os._exit(process.EXIT_SETUP_FAILED)
+
+
+def hide_from_others() -> None:
+    """Keep others from looking into the caller through /proc until it calls execve(2).
+
+    See PR_SET_DUMPABLE in prctl(2) and "ptrace access mode checking" in ptrace(2).
+    """
+    prctl.set_dumpable(0)
+
+
+def set_name(name: str) -> None:
+    """The name that ps(1) shows, at most 15 bytes. See PR_SET_NAME in prctl(2)."""
+    prctl.set_name(name)
+
+
+def drop_chroot_right() -> None:
+    """Give up CAP_SYS_CHROOT for good, so that a plain chroot cannot be left by a second one."""
+    prctl.cap_effective.drop("sys_chroot")
+    prctl.cap_permitted.drop("sys_chroot")
+    prctl.cap_inheritable.drop("sys_chroot")
+    prctl.capbset.drop("sys_chroot")
+
+
+def drop_groups() -> None:
+    """Leave the caller's supplementary groups behind. See setgroups(2).
+
+    In a user namespace that denies setgroups(2) they cannot be dropped, and must not be:
+    a group may be what a file's mode denies something to. See user_namespaces(7).
+    """
+    try:
+        os.setgroups([])
+    except PermissionError:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            if file.read().strip() != "deny":
+                raise

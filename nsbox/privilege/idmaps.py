@@ -1,0 +1,42 @@
+"""Which users and groups a user namespace knows. See user_namespaces(7)."""
+
+import os
+
+from ..errors import NsboxError, hint_for
+
+_ALL_IDS = "0 0 4294967295"
+
+
+def write_maps(pid: int) -> None:
+    """Give the new user namespace of `pid` its users and groups; may be done once.
+
+    Root maps every id to itself: the namespace is there to be seen and joined, and is no
+    boundary. An ordinary user may map one id only, and becomes root in there.
+
+    Raises:
+        NsboxError: the kernel or the machine's policy refuses.
+    """
+    if os.geteuid() == 0:
+        _write(pid, "uid_map", _ALL_IDS)
+        _write(pid, "gid_map", _ALL_IDS)
+        return
+    _write(pid, "uid_map", f"0 {os.geteuid()} 1")
+    # Since Linux 3.19 an unprivileged gid_map needs "deny" in setgroups first.
+    _write(pid, "setgroups", "deny")
+    _write(pid, "gid_map", f"0 {os.getegid()} 1")
+
+
+def _write(pid: int, name: str, text: str) -> None:
+    path = f"/proc/{pid}/{name}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())  # the whole map in one write, or the kernel refuses
+        finally:
+            os.close(fd)
+    except OSError as err:
+        cause = OSError(err.errno, f"write {name}: {err.strerror}")
+        raise NsboxError(
+            "cannot map users into the new user namespace",
+            hint=hint_for("write uid_map", err.errno),
+        ) from cause

@@ -1,0 +1,1 @@
+"""Floor 4: pods as tables and text for a person."""

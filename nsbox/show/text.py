@@ -1,0 +1,61 @@
+"""Text from inside a pod, made safe for a terminal, and tables of it."""
+
+import os
+import sys
+import time
+from typing import Sequence
+
+_SHELL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_")
+
+
+def printable(text: str) -> str:
+    """`text` with every control character spelled out: a name must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _spelled(char) for char in text)
+
+
+def _spelled(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Arguments as one line that a shell would read back."""
+    return " ".join(
+        word if word and _SHELL_SAFE.issuperset(word) else "'" + printable(word).replace("'", "'\\''") + "'"
+        for word in words
+    )
+
+
+def age(since_s: float) -> str:
+    """How long ago a Unix time was, in its largest unit: 42s, 5m, 3h, 2d."""
+    seconds = max(0, int(time.time() - since_s))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str] = frozenset()) -> None:
+    """Print aligned columns on stdout, cut to the terminal's width there and whole in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(titles):
+        last = number == len(titles) - 1
+        table.add_column(title, justify="right" if title in right else "left", no_wrap=True,
+                         overflow="ellipsis" if last else "ignore")  # fmt: skip
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console(highlight=False, soft_wrap=False)
+    if not os.isatty(sys.stdout.fileno()):
+        console = Console(highlight=False, width=1 << 14)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())

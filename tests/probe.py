@@ -1,0 +1,99 @@
+"""Prints, as JSON, what there is in the world it runs in. Run by FakeHost.snapshot, inside.
+
+Argument: the state directory. Each kind of thing is a sorted list of lines without anything that
+changes by itself (times, mount ids). Started with -I -S, so: the standard library alone.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+
+# What nsbox makes at its first use and keeps: an empty shelf for the pods.
+KEPT = {"pods", "nsbox", "nsbox/pods"}
+IP = (["-o", "link"], ["-o", "addr"], ["route", "show", "table", "all"], ["rule"])
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "shm", "mqueue", "pts")
+SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet", "net/ipv4/conf/lo/route_localnet",
+           "net/ipv4/conf/all/forwarding", "kernel/hostname", "kernel/domainname")
+
+
+def text(path: str) -> str:
+    try:
+        with open(path, errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def processes() -> Iterator[tuple[str, str]]:
+    """PID and description of each process but this one."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        fields = text(f"/proc/{pid}/stat").rpartition(")")
+        if int(pid) == os.getpid() or not fields[2]:
+            continue
+        state, parent = fields[2].split()[:2]
+        words = text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()[:200]
+        state = "zombie " if state == "Z" else ""
+        yield pid, f"{state}{pid} child of {parent}: {fields[0].partition('(')[2]} {words!r}"
+
+
+def namespaces(pids: list[str]) -> set[str]:
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended, or is a zombie
+            for kind in os.listdir(f"/proc/{pid}/ns"):
+                found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
+    return found
+
+
+def files(top: str) -> Iterator[str]:
+    """Each thing below `top` with its type, owner and size."""
+    for where, directories, names in os.walk(top):
+        for name in directories + names:
+            path = os.path.join(where, name)
+            if os.path.isdir(path) and os.path.relpath(path, top) in KEPT:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                about = os.lstat(path)
+                size = about.st_size if stat.S_ISREG(about.st_mode) else ""
+                yield f"{path} {stat.filemode(about.st_mode)} {about.st_uid}:{about.st_gid} {size}".rstrip()
+
+
+def devices() -> Iterator[str]:
+    for name in DEVICES:
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(f"/dev/{name}")
+            yield f"{name} {stat.filemode(about.st_mode)} {about.st_uid}:{about.st_gid} {about.st_rdev:#x}"
+
+
+def output(*argv: str) -> list[str]:
+    if not shutil.which(argv[0]):
+        return []
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def snapshot(state: str) -> dict[str, list[str]]:
+    found = dict(processes())
+    mounts = [line.split(" ", 2)[2] for line in text("/proc/1/mountinfo").splitlines()]
+    return {
+        "process": list(found.values()),
+        "namespace": list(namespaces(list(found))),
+        "mount": mounts,
+        "network": [line for words in IP for line in output("ip", *words)],
+        "firewall": output("nft", "list", "ruleset"),
+        "ipc": [f"{kind} {line}" for kind in ("msg", "sem", "shm")
+                for line in text(f"/proc/sysvipc/{kind}").splitlines()[1:]],
+        "queue": [*files("/dev/mqueue"), *files("/dev/shm")],
+        "device": list(devices()),
+        "sysctl": [f"{name}={text('/proc/sys/' + name).strip()}" for name in SYSCTLS],
+        "state": list(files(state)),
+        "run": list(files("/run")),
+    }
+
+
+if __name__ == "__main__":
+    json.dump({kind: sorted(lines) for kind, lines in snapshot(sys.argv[1]).items()}, sys.stdout)

@@ -1,0 +1,65 @@
+"""Small things that the fixtures read from /proc or do by path; no namespaces here."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent  # the checkout
+
+
+def make_dir(base: Path) -> str:
+    """A new directory below `base`, with a name of its own, open to all."""
+    path = tempfile.mkdtemp(prefix="h", dir=base)
+    os.chmod(path, 0o755)
+    return path
+
+
+def until(timeout: float, *, pause: float = 0.01) -> Iterator[float]:
+    """Go round at once, then after each pause (s), until `timeout` seconds are over."""
+    deadline = time.monotonic() + timeout
+    yield timeout
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(pause)
+        yield left
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of `pid`'s first thread; none if it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def nspid(pid: int | str) -> list[int]:
+    """The PIDs of one process, from the outermost namespace to its own; none if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for line in lines if line.startswith("NSpid:") for word in line.split()[1:]]
+
+
+def identity(directory: str | Path) -> tuple[str, str] | None:
+    """Name and start time of the process whose /proc directory it is; None if it is gone."""
+    try:
+        name, fields = Path(directory, "stat").read_text(errors="replace").rsplit(")", 1)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return name.split("(", 1)[1], fields.split()[19]
+
+
+def closed_dirs() -> list[tuple[Path, Path]]:
+    """Directories an ordinary user needs but cannot reach, each with what closes it, (wall, dir)."""
+    found: dict[Path, Path] = {}
+    for need in (TOP, Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent):
+        for wall in reversed(need.parents):
+            if not wall.stat().st_mode & 0o001:
+                if wall in found and need.is_relative_to(found[wall]):
+                    break
+                found[wall] = need
+                break
+    return list(found.items())

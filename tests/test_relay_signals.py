@@ -1,0 +1,165 @@
+"""What attend does with signals, and that it leaves the caller's descriptors and handlers alone.
+
+Needs no root. Each docstring ends with the change to the code that turns the test red; each was
+tried.
+"""
+
+import fcntl
+import os
+import signal
+
+import pytest
+from forked import forked, wait_exit
+from test_relay import attended, never, on_pipes, on_pty
+
+from nsbox.linux import relay as relay_room
+from nsbox.linux import terminal
+from nsbox.linux.relay import Relay
+
+TERM, USR1, USR2 = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2
+SIGNALS = frozenset({TERM, USR1, USR2})
+
+
+@pytest.fixture
+def blocked():
+    """SIGNALS blocked, as the caller does before it forks."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def test_signals_are_handed_over_in_the_order_of_their_arrival():
+    """Red: sort what _Inbox.read returns."""
+    pid, in_w, out_r = on_pipes("cat")
+    order = [USR2, TERM, USR1, USR2, USR1]
+    came = []
+
+    def on_signal(signum):  # the first starts the next, and so on
+        came.append(signum)
+        if len(came) < len(order):
+            signal.raise_signal(order[len(came)])
+        else:
+            os.close(in_w)
+    starter = forked(lambda: os.kill(os.getppid(), order[0]) if os.read(out_r, 1) else None)
+    os.close(out_r)
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.write(in_w, b"x")
+    assert wait_exit(starter) == 0
+    assert attended(pid, [], on_signal, SIGNALS) == 0
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    assert came == order
+
+
+def test_several_signals_between_two_steps_keep_their_order():
+    """Red: sort, or make a set of, what _Inbox.read returns."""
+    inbox = relay_room._Inbox(SIGNALS)
+    inbox.open()
+    for signum in (USR2, TERM, USR1, TERM):
+        signal.raise_signal(signum)
+    assert inbox.read() == [USR2, TERM, USR1, TERM]
+    signal.raise_signal(USR1)
+    assert inbox.close() == [USR1]
+
+
+def test_a_signal_that_was_blocked_before_the_fork_is_not_lost(blocked):
+    """Red: leave SIG_UNBLOCK out of _Inbox.open, and the child is never told to end."""
+    pid, in_w, out_r = on_pipes("cat")
+    signal.raise_signal(TERM)
+    assert attended(pid, [], lambda signum: os.close(in_w), SIGNALS) == 0
+    os.close(out_r)
+
+
+def test_the_mask_the_handlers_and_the_wakeup_descriptor_are_put_back(blocked):
+    """Red: leave out any one of the three in _Inbox.close."""
+    def old_handler(*_):
+        raise AssertionError("the old handler ran inside attend")
+    read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
+    handler = signal.signal(USR1, old_handler)
+    wakeup = signal.set_wakeup_fd(write_fd)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    signal.raise_signal(USR1)
+    pid, in_w, out_r = on_pipes("cat")
+    try:
+        with pytest.raises(ZeroDivisionError):
+            attended(pid, [], lambda signum: 1 // 0, SIGNALS)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        assert signal.getsignal(USR1) is old_handler
+        assert signal.set_wakeup_fd(wakeup) == write_fd
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(USR1, handler)
+        for fd in (read_fd, write_fd, in_w, out_r):
+            os.close(fd)
+
+
+def test_an_ignored_signal_stays_ignored():
+    """Red: install the handler without looking for SIG_IGN in _Inbox.open (nohup is broken)."""
+    old = signal.signal(USR1, signal.SIG_IGN)
+    pid, in_w, out_r = on_pipes("sh", "-c", "kill -USR1 $PPID; kill -USR2 $PPID; cat")
+    came = []
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    attended(pid, [], lambda signum: (came.append(signum), os.close(in_w)), SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.signal(USR1, old)
+    os.close(out_r)
+    assert came == [USR2]
+
+
+def test_a_stopped_child_is_seen_through_sigchld():
+    """Red: do not hand SIGCHLD over (drop it in _Inbox.read)."""
+    states = []
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    pid = forked(lambda: signal.raise_signal(signal.SIGSTOP))
+
+    def on_signal(signum):
+        told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+        states.append(told and told.si_status)
+        os.kill(pid, signal.SIGCONT)
+    assert attended(pid, [], on_signal, frozenset({signal.SIGCHLD})) == 0
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    assert states[0] == signal.SIGSTOP
+
+
+@pytest.mark.parametrize("end", ["normally", "by SIGKILL"])
+def test_G04_inherited_descriptors_stay_blocking(end):
+    """Red: os.set_blocking(self.dst_fd, False) in Relay._write."""
+    outer_master, outer_slave = os.openpty()
+    pipe_r, pipe_w = os.pipe()
+    seen = []
+    for shared_in, shared_out in ((outer_slave, outer_slave), (pipe_r, pipe_w)):
+        terminal.RawMode(outer_slave).enter()
+        os.write(outer_master if shared_in == outer_slave else pipe_w, b"x")
+        before = [fcntl.fcntl(fd, fcntl.F_GETFL) for fd in (shared_in, shared_out)]
+
+        def body(shared_in=shared_in, shared_out=shared_out):
+            pid, master_fd = on_pty("sh", "-c", "head -c 1; exit 5")
+            attended(pid, [Relay(shared_in, master_fd, is_input=True, eof_byte=b"\x04"),
+                           Relay(master_fd, shared_out, close_src=True)])
+            if end == "by SIGKILL":
+                signal.raise_signal(signal.SIGKILL)
+        expected = -signal.SIGKILL if end == "by SIGKILL" else 0
+        assert wait_exit(forked(body)) == expected
+        seen.append([fcntl.fcntl(fd, fcntl.F_GETFL) for fd in (shared_in, shared_out)] == before)
+    assert seen == [True, True]
+    for fd in (outer_master, outer_slave, pipe_r, pipe_w):
+        os.close(fd)
+
+
+def test_G04_another_terminal_opening_that_is_refused_still_writes_everything(monkeypatch, tmp_path):
+    """Red: do not catch the refusal in _open_writer."""
+    outer_master, outer_slave = os.openpty()
+    terminal.RawMode(outer_slave).enter()
+    real_open = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).startswith("/proc/self/fd"):
+            raise PermissionError(13, "refused")
+        return real_open(path, *args, **options)
+    reader = forked(lambda: [os.read(outer_master, 1) for _ in range(3000)])
+    pid, master_fd = on_pty("sh", "-c", "head -c 3000 /dev/zero; exit 6")
+    monkeypatch.setattr(os, "open", refuse)
+    assert attended(pid, [Relay(master_fd, outer_slave, close_src=True)], never) == 6
+    monkeypatch.undo()
+    assert wait_exit(reader) == 0
+    os.close(outer_master)
+    os.close(outer_slave)

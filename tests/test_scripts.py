@@ -1,0 +1,67 @@
+"""What people run on a checkout."""
+
+import os
+import subprocess
+import time
+
+import pytest
+from procfs import TOP
+
+SCRIPTS = ("scripts/setup", "scripts/test", "scripts/demo", "scripts/test-fresh", ".ci/run")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_can_be_run_and_is_sound_bash(name):
+    assert os.access(TOP / name, os.X_OK)
+    subprocess.run(["bash", "-n", TOP / name], check=True)
+
+
+@pytest.mark.parametrize("name", ["scripts/setup", "scripts/test", "scripts/test-fresh"])
+def test_a_script_tells_its_use(name):
+    asked = subprocess.run([TOP / name, "--help"], capture_output=True, text=True, check=True)
+    assert asked.stdout.startswith(f"usage: {name} ")
+
+
+@pytest.mark.parametrize("name", ["scripts/setup", "scripts/test-fresh"])
+def test_a_script_refuses_what_it_does_not_know(name):
+    asked = subprocess.run([TOP / name, "--no-such"], capture_output=True, text=True, check=False)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr.startswith("usage:")
+
+
+def test_a_set_up_checkout_is_left_alone_at_once():
+    if not (TOP / ".venv/.nsbox-setup-test").exists():
+        pytest.skip("this checkout was not set up by scripts/setup")
+    began = time.monotonic()
+    done = subprocess.run([TOP / "scripts/setup", "--test", "--no-link", "--no-rootfs"],
+                          capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "==> ready"
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root
+def test_the_demo_holds_and_leaves_nothing(host):
+    # No link and no rootfs: the machine's files are not the fake host's own.
+    done = host.run([TOP / "scripts/demo", "--no-link", "--no-rootfs"], timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All of this held." in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root
+def test_an_interrupted_demo_takes_its_pod_along(host):
+    demo = host.popen([TOP / "scripts/demo", "--no-link", "--no-rootfs"])
+    for line in demo.stdout:
+        if line.startswith("# The third"):
+            break
+    demo.terminate()
+    demo.communicate(timeout=60)
+    assert demo.returncode == 143
+
+
+@pytest.mark.fresh
+@pytest.mark.needs_root
+@pytest.mark.timeout(3600)
+def test_both_commands_work_on_a_fresh_debian():
+    subprocess.run([TOP / "scripts/test-fresh", "demo", "test"], check=True, stdin=subprocess.DEVNULL)
