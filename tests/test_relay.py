@@ -4,7 +4,6 @@ Each docstring ends with the change to the code that turns the test red; each wa
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import select
@@ -14,7 +13,6 @@ import termios
 import pytest
 from forked import DEADLINE_S, forked, wait_exit, wait_until
 
-from nsbox.linux import relay as relay_room
 from nsbox.linux import terminal
 from nsbox.linux.relay import Relay, attend
 
@@ -58,6 +56,11 @@ def attended(pid, relays, on_signal=never, signals=NO_SIGNALS, **options):
     return wait_exit(pid)
 
 
+def run(command):
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and so would the command
+    os.execvp(command[0], command)
+
+
 def on_pty(*command):
     """Start `command` on a new pty without output processing; return (pid, master_fd)."""
     master_fd, slave_fd = terminal.open_pty("/dev/ptmx")
@@ -69,7 +72,7 @@ def on_pty(*command):
     def body():
         os.setsid()
         terminal.make_controlling(slave_fd)
-        os.execvp(command[0], command)
+        run(command)
     pid = forked(body)
     os.close(slave_fd)
     return pid, master_fd
@@ -83,7 +86,7 @@ def on_pipes(*command):
     def body():
         os.dup2(in_r, 0)
         os.dup2(out_w, 1)
-        os.execvp(command[0], command)
+        run(command)
     pid = forked(body)
     os.close(in_r)
     os.close(out_w)
@@ -212,12 +215,11 @@ def test_a_reader_that_has_gone_ends_an_endless_writer():
         output = Relay(rest[-1], gone_w, close_src=True)
         relays = [output]
         if start is on_pty:  # the same master is the other direction's destination
-            null_fd, null_w = os.pipe()
-            relays.append(Relay(null_fd, rest[-1], is_input=True, close_src=True))
+            silent_r, silent_w = os.pipe()
+            relays.append(Relay(silent_r, rest[-1], is_input=True, close_src=True))
         assert attended(pid, relays) == -(signal.SIGHUP if start is on_pty else signal.SIGPIPE)
         assert output.broken and all(relay.finished for relay in relays)
-        os.close(null_w if start is on_pty else rest[0])
-        null_w = -1
+        os.close(silent_w if start is on_pty else rest[0])
     os.close(gone_w)
 
 

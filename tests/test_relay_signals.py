@@ -112,7 +112,7 @@ def test_a_stopped_child_is_seen_through_sigchld():
     pid = forked(lambda: signal.raise_signal(signal.SIGSTOP))
 
     def on_signal(signum):
-        told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+        told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
         states.append(told and told.si_status)
         os.kill(pid, signal.SIGCONT)
     assert attended(pid, [], on_signal, frozenset({signal.SIGCHLD})) == 0
@@ -128,7 +128,7 @@ def test_G04_inherited_descriptors_stay_blocking(end):
     seen = []
     for shared_in, shared_out in ((outer_slave, outer_slave), (pipe_r, pipe_w)):
         terminal.RawMode(outer_slave).enter()
-        os.write(outer_master if shared_in == outer_slave else pipe_w, b"x")
+        os.write(outer_master if shared_in == outer_slave else pipe_w, b"x\n")
         before = [fcntl.fcntl(fd, fcntl.F_GETFL) for fd in (shared_in, shared_out)]
 
         def body(shared_in=shared_in, shared_out=shared_out):

@@ -29,9 +29,9 @@ def add_parser(verbs: Any) -> None:
 
 def ls(args: argparse.Namespace) -> int:
     """Print one line a pod."""
-    from ..pod import report, store
+    from ..pod import report
 
-    rows = [report.summary(entry) for entry in store.entries()]
+    rows = report.summaries()
     if args.json:
         print(json.dumps(rows, indent=2))
     elif args.quiet:

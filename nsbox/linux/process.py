@@ -91,11 +91,11 @@ def open_process(who: Identity) -> int:
     return pidfd
 
 
-def has_ended(pidfd: int, timeout_s: float = 0.0) -> bool:
-    """Whether the process has ended (a zombie has), waiting for that up to `timeout_s`."""
+def has_ended(pidfd: int, timeout_s: float | None = 0.0) -> bool:
+    """Whether the process has ended (a zombie has), waiting for that up to `timeout_s`; None: for ever."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def send_signal(pidfd: int, signum: int) -> bool:

@@ -146,7 +146,8 @@ def attend(child_pidfd: int, relays: list[Relay], on_signal: Callable[[int], Non
 
     Args:
         on_signal: gets the signals one after the other, in the order of their arrival. It runs
-            between two steps, not in a handler, so it may do anything, as suspend_self.
+            between two steps, not in a handler, so it may do anything, as suspend_self. SIGCHLD
+            tells of a stopped child (WSTOPPED), and comes once more for the end itself.
         signals: what to take; block them before the fork. They are unblocked in here only.
             One that is ignored (nohup) stays so. Only the main thread can take any.
         drain: False: leave at once when the child has ended.

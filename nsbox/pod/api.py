@@ -21,7 +21,7 @@ from ..spec import (
     pod_spec_from_dict,
     pod_spec_to_dict,
 )
-from . import client, lifecycle, report, store
+from . import client, lifecycle, report
 from .popen import Member, Pipes, Redirect
 
 Args = Sequence[str | bytes | os.PathLike[str]]
@@ -44,7 +44,7 @@ class PodInfo(NamedTuple):
 
 def pods() -> list[PodInfo]:
     """The pods of this user (of root: the machine's). The same as ``nsbox ls``."""
-    rows = [report.summary(entry) for entry in store.entries()]
+    rows = report.summaries()
     return [PodInfo(row["name"], row["pid"], row["status"], row["members"]) for row in rows]
 
 

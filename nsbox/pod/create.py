@@ -23,7 +23,7 @@ from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes, idmaps
 from ..spec import POD_KINDS, PodSpec
-from . import execute, pause, rootfs, store
+from . import devices, execute, pause, rootfs, store
 from .environment import base_environment
 from .pause import hold
 from .record import PodRecord
@@ -141,7 +141,7 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int) -> NoRetu
     program_fd = execute.sealed_program("pause", program) if program else -1
     syscalls.sethostname(spec.hostname)
     loopback.bring_up()
-    null_fd = rootfs.enter(spec.root, sources, rootfs.World())
+    null_fd = rootfs.enter(spec.root, sources, devices.World())
     if spec.init:
         if spec.root.chroot:
             attributes.drop_chroot_right()

@@ -1,7 +1,7 @@
 """Which processes are in a pod, read from the host's /proc. Nothing of the pod is executed."""
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 from ..linux import process
 from .record import PodRecord
@@ -50,6 +50,29 @@ def processes(record: PodRecord) -> list[Inside]:
     return sorted(found, key=lambda one: (record.pause is None or one.pid != record.pause.pid, one.pid))
 
 
+def census(records: Sequence[PodRecord]) -> dict[str, int]:
+    """How many processes each running pod has besides its PID 1, by the pod's id. One pass."""
+    owner = {
+        (kind, number): one.id for one in records for kind, number in one.kinds if kind in _TELLING
+    }
+    pauses = {one.pause.pid for one in records if one.pause}
+    counts = {one.id: 0 for one in records}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in pauses:
+            for pod in _pods_of(int(name), owner):
+                counts[pod] += 1
+    return counts
+
+
+def _pods_of(pid: int, owner: dict[tuple[str, int], str]) -> set[str]:
+    ids = ((kind, _inode(pid, kind)) for kind in _TELLING)
+    pods = {owner[one] for one in ids if one in owner}
+    try:
+        return pods if not pods or process.stat_fields(pid)[0] != "Z" else set()
+    except OSError:
+        return set()
+
+
 def _look(pid: int, wanted: dict[str, int]) -> Inside | None:
     shared = frozenset(name for name, number in wanted.items() if _inode(pid, name) == number)
     if not shared:
@@ -79,6 +102,12 @@ def _status(pid: int) -> dict[str, str]:
     with open(f"/proc/{pid}/status", "rb") as file:
         text = os.fsdecode(file.read())
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.split("\n"))}
+
+
+def signals_awaited(pid: int) -> int:
+    """The mask of signals that a process catches or blocks. See proc_pid_status(5)."""
+    status = _status(pid)
+    return int(status["SigCgt"], 16) | int(status["SigBlk"], 16)
 
 
 def _command(pid: int, name: str) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def end(record: PodRecord, timeout_s: float, say: Say = _silent) -> None:
                 say(f"waiting for {len(left)} of pod {record.name!r} to end, {timeout_s:g} s at most")
                 _wait_all(left, deadline)
         _kill_until_none(record, held)
-        _end_pause(record, pause_fd, deadline)
+        _end_pause(record, pause_fd, deadline, say)
         _signal_all(held, signal.SIGKILL)  # those outside the pod's PID namespace
         _expect_none(held, record)
     finally:
@@ -161,13 +161,30 @@ def _kill_until_none(record: PodRecord, held: list[Held]) -> None:
         _wait_all(newcomers, min(deadline, time.monotonic() + _ROUND_S))
 
 
-def _end_pause(record: PodRecord, pause_fd: int, deadline: float) -> None:
+def _end_pause(record: PodRecord, pause_fd: int, deadline: float, say: Say) -> None:
     process.send_signal(pause_fd, signal.SIGTERM)
-    patience_s = max(_PAUSE_TIMEOUT_S, deadline - time.monotonic()) if record.init else _PAUSE_TIMEOUT_S
+    patience_s = _PAUSE_TIMEOUT_S
+    if record.init:
+        patience_s = max(0.0, deadline - time.monotonic()) if _obeys_term(record) else 0.0
+        if patience_s > _QUIET_S and not process.has_ended(pause_fd, _QUIET_S):
+            say(f"waiting for PID 1 of pod {record.name!r} to end, {patience_s:g} s at most")
     if not process.has_ended(pause_fd, patience_s):
         process.send_signal(pause_fd, signal.SIGKILL)
         if not process.has_ended(pause_fd, _KILL_TIMEOUT_S):
             raise NsboxError(f"cannot end pod {record.name!r}: {_blocker(record)}")
+
+
+def _obeys_term(record: PodRecord) -> bool:
+    """Whether waiting makes sense: a PID 1 that neither catches nor blocks TERM never gets it.
+
+    See pid_namespaces(7), "The namespace init process".
+    """
+    if record.pause is None:
+        return False
+    try:
+        return bool(inside.signals_awaited(record.pause.pid) & (1 << (signal.SIGTERM - 1)))
+    except OSError:
+        return False
 
 
 def _blocker(record: PodRecord) -> str:

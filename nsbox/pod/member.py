@@ -19,7 +19,7 @@ from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes
 from ..spec import MemberSpec, RootSpec
-from . import execute, rootfs, store
+from . import devices, execute, rootfs, store
 from .environment import base_environment
 from .target import Plan, Target, dead, plan
 
@@ -185,7 +185,7 @@ def _become_root_of_namespace(todo: Plan) -> None:
 def _enter_root(joining: Joining) -> int:
     """Go to the member's root; return an fd of its /dev/null (or of the caller's, if it has none)."""
     todo = joining.plan
-    fresh = rootfs.World("pid" in todo.new, "ipc" in todo.new, joining.shm_fd)
+    fresh = devices.World("pid" in todo.new, "ipc" in todo.new, joining.shm_fd)
     if joining.sources is not None and joining.root is not None and joining.root.path:
         return rootfs.enter(joining.root, joining.sources, fresh)
     null_fd = _null()

@@ -10,7 +10,14 @@ from .record import MemberRecord, PodRecord
 from .store import Entry
 
 
-def summary(entry: Entry) -> dict[str, Any]:
+def summaries() -> list[dict[str, Any]]:
+    """All pods for a list, with one look at /proc for all of them."""
+    found = store.entries()
+    counts = inside.census([entry.record for entry in found if entry.record and entry.status == "running"])
+    return [_summary(entry, counts) for entry in found]
+
+
+def _summary(entry: Entry, counts: dict[str, int]) -> dict[str, Any]:
     """One pod for a list: name, pid, status, number of members, and so on."""
     record = entry.record
     if record is None:
@@ -21,7 +28,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "status": entry.status,
         "pid": record.pause.pid if record.pause and running else None,
-        "members": len(_members_inside(record)) if running else 0,
+        "members": counts.get(record.id, 0),
         "created": record.created_s,
         "rootfs": record.rootfs,
         "labels": dict(record.labels),
@@ -62,7 +69,7 @@ def everything(text: str) -> dict[str, Any]:
     if not (text.isascii() and text.isdigit()):
         entry = store.look(text)
         if entry.status != "running":
-            return {**summary(entry), "members": _member_rows(text)}
+            return {**_summary(entry, {}), "members": _member_rows(text)}
     found = target.find(text)
     try:
         about = {

@@ -4,7 +4,6 @@
 process, in its new mount namespace, and ends with that process inside its root.
 """
 
-import errno
 import os
 import stat
 from typing import NamedTuple
@@ -13,21 +12,8 @@ from ..errors import NsboxError
 from ..linux import mounts, process, syscalls
 from ..linux.flags import MountAttr, MountFlag
 from ..spec import RootSpec, Tmpfs, Volume
-
-_NOTHING_RUNS = (
-    MountAttr.MOUNT_ATTR_NOSUID | MountAttr.MOUNT_ATTR_NODEV | MountAttr.MOUNT_ATTR_NOEXEC
-)
-_DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}  # minor numbers, major 1
-_TTY = (5, 0)
-_DEV_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-    "ptmx": "pts/ptmx",
-}
-_GROUP_TTY = "5"  # the group "tty" on every distribution: pty slaves belong to it
-_O_PATH_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+from . import devices
+from .places import NOTHING_RUNS, O_PATH_DIR, mount_at, mount_on, step
 
 
 class Sources(NamedTuple):
@@ -67,7 +53,7 @@ def open_sources(root: RootSpec) -> Sources:
 
 def _open_rootfs(path: str) -> int:
     try:
-        fd = os.open(path, _O_PATH_DIR)
+        fd = os.open(path, O_PATH_DIR)
     except OSError as err:
         raise NsboxError(f"cannot use rootfs {path!r}") from OSError(err.errno, f"open: {err.strerror}")
     here, top = os.fstat(fd), os.stat("/")
@@ -80,21 +66,7 @@ def _open_rootfs(path: str) -> int:
     return fd
 
 
-class World(NamedTuple):
-    """Which parts of the new root belong to namespaces of this process.
-
-    Attributes:
-        fresh_proc: it is in a PID namespace other than the tree's /proc shows.
-        fresh_ipc: it is in an IPC namespace other than the tree's /dev/mqueue shows.
-        shm_fd: a detached copy of the pod's /dev/shm, or -1 for a new one.
-    """
-
-    fresh_proc: bool = True
-    fresh_ipc: bool = True
-    shm_fd: int = -1
-
-
-def enter(root: RootSpec, sources: Sources, world: World) -> int:
+def enter(root: RootSpec, sources: Sources, world: devices.World) -> int:
     """Build the mounts of the calling process and go inside. Returns an fd of /dev/null in there.
 
     The caller has a new mount namespace of its own. Nothing can be imported afterwards.
@@ -103,7 +75,7 @@ def enter(root: RootSpec, sources: Sources, world: World) -> int:
         NsboxError: a step failed; the mount namespace dies with the caller.
     """
     # Private before anything else: on a systemd host mounts would travel back out.
-    mounts_step("make all mounts private", _make_private)
+    step("make all mounts private", _make_private)
     old_umask = os.umask(0)
     try:
         if root.path:
@@ -117,31 +89,23 @@ def _make_private() -> None:
     syscalls.mount_propagation("/", MountFlag.MS_REC | MountFlag.MS_PRIVATE)
 
 
-def mounts_step(purpose: str, step, *args):  # type: ignore[no-untyped-def]
-    """Run one step; an OSError becomes an NsboxError that says what the step was for."""
-    try:
-        return step(*args)
-    except OSError as err:
-        raise NsboxError(f"cannot {purpose}") from err
-
-
-def _enter_rootfs(root: RootSpec, sources: Sources, world: World) -> int:
+def _enter_rootfs(root: RootSpec, sources: Sources, world: devices.World) -> int:
     purpose = f"use rootfs {root.path!r}"
-    root_fd = mounts_step(purpose, _attach_root, root, sources.root_fd)
+    root_fd = step(purpose, _attach_root, root, sources.root_fd)
     _mount_proc(root_fd)
     _mount_sys(root_fd)
-    dev_fd = _mount_dev(root_fd, world)
+    dev_fd = devices.mount_dev(root_fd, world)
     _mount_volumes(root, sources, root_fd, make_targets=True)
     if root.read_only:
-        mounts_step(
+        step(
             "make the root read-only",
             lambda: syscalls.mount_setattr(root_fd, MountAttr.MOUNT_ATTR_RDONLY, recursive=False),
         )
     process.seal_imports()
     if root.chroot:
-        mounts_step("change the root", mounts.chroot_into, root_fd)
+        step("change the root", mounts.chroot_into, root_fd)
     else:
-        mounts_step("pivot into the root", mounts.pivot_into, root_fd)
+        step("pivot into the root", mounts.pivot_into, root_fd)
     return os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=dev_fd)
 
 
@@ -161,40 +125,9 @@ def _attach_root(root: RootSpec, known_fd: int) -> int:
     return mount_fd
 
 
-def _own_directory(root_fd: int, path: str) -> int:
-    """An ordinary directory of the rootfs for us to mount on; made if missing."""
-    try:
-        try:
-            return mounts.open_in_root(root_fd, path, _O_PATH_DIR, symlinks=False)
-        except FileNotFoundError:
-            return mounts.mkdir_in_root(root_fd, path)
-    except OSError as err:
-        if err.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise NsboxError(
-                f"cannot use the rootfs: its {path} must be an ordinary directory"
-            ) from None
-        raise NsboxError(f"cannot prepare {path} of the rootfs") from err
-
-
-def _mount_at(root_fd: int, path: str, fstype: str, options: dict[str, str], attrs: MountAttr) -> int:
-    place_fd = _own_directory(root_fd, path)
-    return _mount_on(place_fd, path, fstype, options, attrs)
-
-
-def _mount_on(place_fd: int, path: str, fstype: str, options: dict[str, str], attrs: MountAttr) -> int:
-    def step() -> int:
-        mount_fd = mounts.new_filesystem(fstype, options, attrs)
-        mounts.attach(mount_fd, place_fd)
-        os.close(place_fd)
-        return mount_fd
-
-    fd: int = mounts_step(f"mount {fstype} on {path}", step)
-    return fd
-
-
 def _mount_proc(root_fd: int) -> None:
     try:
-        os.close(_mount_at(root_fd, "/proc", "proc", {}, _NOTHING_RUNS))
+        os.close(mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS))
     except NsboxError as err:
         if isinstance(err.__cause__, PermissionError):
             err.hint = "a /proc that is masked, as inside most containers, forbids a new one"
@@ -202,76 +135,13 @@ def _mount_proc(root_fd: int) -> None:
 
 
 def _mount_sys(root_fd: int) -> None:
-    attrs = _NOTHING_RUNS | MountAttr.MOUNT_ATTR_RDONLY
-    os.close(_mount_at(root_fd, "/sys", "sysfs", {}, attrs))
+    attrs = NOTHING_RUNS | MountAttr.MOUNT_ATTR_RDONLY
+    os.close(mount_at(root_fd, "/sys", "sysfs", {}, attrs))
 
 
-def _mount_dev(root_fd: int, world: World) -> int:
-    """A /dev of our own with the usual few devices; return its descriptor."""
-    attrs = MountAttr.MOUNT_ATTR_NOSUID | MountAttr.MOUNT_ATTR_NOEXEC
-    mount_fd = _mount_at(root_fd, "/dev", "tmpfs", {"mode": "0755", "size": "64k"}, attrs)
-    dev_fd = mounts.directory_of(mount_fd)
-    os.close(mount_fd)
-
-    def populate() -> None:
-        for name, minor in _DEVICES.items():
-            _make_device(dev_fd, name, (1, minor))
-        _make_device(dev_fd, "tty", _TTY)
-        for name, target in _DEV_LINKS.items():
-            os.symlink(target, name, dir_fd=dev_fd)
-        for name in ("pts", "shm", "mqueue"):
-            os.mkdir(name, 0o755, dir_fd=dev_fd)
-
-    mounts_step("make the devices of /dev", populate)
-    _mount_devpts(dev_fd)
-    _mount_shm(os.open("shm", _O_PATH_DIR, dir_fd=dev_fd), world)
-    os.close(_mount_on(os.open("mqueue", _O_PATH_DIR, dir_fd=dev_fd), "/dev/mqueue", "mqueue", {}, _NOTHING_RUNS))
-    return dev_fd
-
-
-def _make_device(dev_fd: int, name: str, number: tuple[int, int]) -> None:
-    """A node of our own: the host's would let pod root change the host's permissions of it.
-
-    A user namespace may not make nodes; there the host's is bound, whose owner is not ours.
-    """
-    try:
-        os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(*number), dir_fd=dev_fd)
-        return
-    except PermissionError:
-        pass
-    source_fd = mounts.open_host_path(f"/dev/{name}")
-    found = os.fstat(source_fd)
-    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(*number):
-        raise OSError(errno.ENODEV, "not the device of that name", f"/dev/{name}")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(name, flags, 0o666, dir_fd=dev_fd))
-    place_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dev_fd)
-    mounts.attach(mounts.clone_tree(source_fd, recursive=False), place_fd)
-
-
-def _mount_devpts(dev_fd: int) -> None:
-    attrs = MountAttr.MOUNT_ATTR_NOSUID | MountAttr.MOUNT_ATTR_NOEXEC
-    options = {"ptmxmode": "0666", "mode": "0620", "gid": _GROUP_TTY}
-    place_fd = os.open("pts", _O_PATH_DIR, dir_fd=dev_fd)
-    try:
-        os.close(_mount_on(place_fd, "/dev/pts", "devpts", options, attrs))
-    except NsboxError as err:
-        if not (isinstance(err.__cause__, OSError) and err.__cause__.errno == errno.EINVAL):
-            raise
-        del options["gid"]  # a user namespace that knows no such group
-        os.close(_mount_on(place_fd, "/dev/pts", "devpts", options, attrs))
-
-
-def _mount_shm(place_fd: int, world: World) -> None:
-    if world.shm_fd >= 0:  # POSIX shared memory goes with the IPC namespace, as in Kubernetes
-        mounts_step("attach the pod's /dev/shm", mounts.attach, world.shm_fd, place_fd)
-        return
-    os.close(_mount_on(place_fd, "/dev/shm", "tmpfs", {"mode": "1777", "size": "64m"}, _NOTHING_RUNS))
-
-
-def _dress_host_tree(root: RootSpec, sources: Sources, world: World) -> int:
+def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> int:
     """Keep the tree as it is, but for what shows the namespaces: /proc, /dev/shm, /dev/mqueue."""
-    root_fd = os.open("/", _O_PATH_DIR)
+    root_fd = os.open("/", O_PATH_DIR)
     if world.fresh_proc:
         _mount_proc(root_fd)
     for path, fstype, options in (
@@ -280,10 +150,10 @@ def _dress_host_tree(root: RootSpec, sources: Sources, world: World) -> int:
     ):
         if world.fresh_ipc:
             try:
-                place_fd = mounts.open_in_root(root_fd, path, _O_PATH_DIR)
+                place_fd = mounts.open_in_root(root_fd, path, O_PATH_DIR)
             except OSError:
                 continue  # a host without it has nothing to hide
-            os.close(_mount_on(place_fd, path, fstype, options, _NOTHING_RUNS))
+            os.close(mount_on(place_fd, path, fstype, options, NOTHING_RUNS))
     _mount_volumes(root, sources, root_fd, make_targets=False)
     process.seal_imports()
     null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -292,11 +162,18 @@ def _dress_host_tree(root: RootSpec, sources: Sources, world: World) -> int:
 
 
 def _mount_volumes(root: RootSpec, sources: Sources, root_fd: int, *, make_targets: bool) -> None:
-    for volume, fd in zip(root.volumes, sources.volume_fds, strict=True):
-        purpose = f"mount {volume.source!r} on {volume.target!r}"
-        mounts_step(purpose, _mount_volume, volume, fd, root_fd, make_targets)
-    for tmpfs in root.tmpfs:
-        mounts_step(f"mount tmpfs on {tmpfs.target!r}", _mount_tmpfs, tmpfs, root_fd, make_targets)
+    wanted: list[tuple[Volume | Tmpfs, int]] = [(tmpfs, -1) for tmpfs in root.tmpfs]
+    wanted += zip(root.volumes, sources.volume_fds, strict=True)
+    for what, fd in sorted(wanted, key=_depth):  # a parent first, or it would hide its child
+        if isinstance(what, Volume):
+            purpose = f"mount {what.source!r} on {what.target!r}"
+            step(purpose, _mount_volume, what, fd, root_fd, make_targets)
+        else:
+            step(f"mount tmpfs on {what.target!r}", _mount_tmpfs, what, root_fd, make_targets)
+
+
+def _depth(item: tuple[Volume | Tmpfs, int]) -> int:
+    return item[0].target.count("/")
 
 
 def _mount_volume(volume: Volume, known_fd: int, root_fd: int, make_target: bool) -> None:
@@ -329,5 +206,5 @@ def _mount_tmpfs(tmpfs: Tmpfs, root_fd: int, make_target: bool) -> None:
 
 def _target(root_fd: int, path: str, is_dir: bool, make: bool) -> int:
     if not make:  # the tree is the host's own: nothing is made in it
-        return mounts.open_in_root(root_fd, path, _O_PATH_DIR if is_dir else os.O_PATH)
+        return mounts.open_in_root(root_fd, path, O_PATH_DIR if is_dir else os.O_PATH)
     return mounts.mkdir_in_root(root_fd, path) if is_dir else mounts.mkfile_in_root(root_fd, path)

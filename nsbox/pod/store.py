@@ -156,22 +156,12 @@ def reserve(record: PodRecord) -> Locked:
         PodExists: the name is taken. NsboxError: the state directory does not work.
     """
     pods_fd = _pods_fd()
-    new = f".new-{record.id}"
     try:
-        os.mkdir(new, 0o700, dir_fd=pods_fd)
-        fd = os.open(new, _DIR, dir_fd=pods_fd)
-        held = Locked(record.name, fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.mkdir("members", 0o700, dir_fd=fd)
-            held.write(record)
-            os.rename(new, record.name, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
-            os.fsync(pods_fd)
-        except BaseException:
-            held.close()
-            _remove_tree(pods_fd, new)
-            raise
-        return held
+        while True:
+            try:
+                return _take_name(pods_fd, record)
+            except FileNotFoundError:
+                continue  # swept away by another command before we had locked it
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise PodExists(
@@ -181,6 +171,23 @@ def reserve(record: PodRecord) -> Locked:
         raise NsboxError(f"cannot create pod {record.name!r}") from err
     finally:
         os.close(pods_fd)
+
+
+def _take_name(pods_fd: int, record: PodRecord) -> Locked:
+    new = f".new-{record.id}"
+    os.mkdir(new, 0o700, dir_fd=pods_fd)
+    held = Locked(record.name, os.open(new, _DIR, dir_fd=pods_fd))
+    try:
+        fcntl.flock(held.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.mkdir("members", 0o700, dir_fd=held.fd)
+        held.write(record)
+        os.rename(new, record.name, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
+        os.fsync(pods_fd)
+    except BaseException:
+        held.close()
+        _remove_tree(pods_fd, new)
+        raise
+    return held
 
 
 def _remove_tree(pods_fd: int, name: str) -> None:

@@ -57,7 +57,7 @@ def wait(pod: str, member: MemberRecord) -> int:
         except ProcessLookupError:
             pass
         else:
-            process.has_ended(pidfd, float("inf"))
+            process.has_ended(pidfd, None)
             os.close(pidfd)
     deadline = time.monotonic() + _RECORD_TIMEOUT_S
     while time.monotonic() < deadline:
