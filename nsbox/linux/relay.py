@@ -26,8 +26,8 @@ BUFFER_BYTES = 65536
 
 _TIOCGPTN = 0x8004_5430  # asm-generic/ioctls.h; not in the termios module of Python 3.11
 _PTY_BYTES = 2 * BUFFER_BYTES  # more than a pty can hold: 64 KiB on its way, 4 KiB to be read
-_STALLED_MS = 20
-_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO})  # EIO: a pty's other side
+_STALLED_MS = 50
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO})  # EIO: a terminal hung up
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
 _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
@@ -35,9 +35,10 @@ _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
 class Relay:
     """One direction of copying for :func:`attend`, with a buffer of 64 KiB.
 
-    At the end of the source (EIO on a pty master) the buffer is written out first. If the
-    destination goes first (EPIPE, ECONNRESET, EIO) the direction is over and `broken` is
-    True. Other errors, as of a full disk, come out of attend.
+    At the end of the source the buffer is written out first. If the destination goes first
+    (EPIPE, ECONNRESET, EIO) the direction is over and `broken` is True. Other errors, as of a
+    full disk, come out of attend. EIO of the child's pty ends nothing while the child lives:
+    it may open /dev/tty again, and closing the master would kill it by SIGHUP as it ends.
 
     Args:
         is_input: feeds the child, so it is given up when the child has ended; the others
@@ -56,7 +57,8 @@ class Relay:
     def __init__(self, src_fd: int, dst_fd: int, *, is_input: bool = False,
                  eof_byte: bytes = b"", close_src: bool = False, close_dst: bool = False) -> None:
         self.src_fd, self.dst_fd, self.is_input = src_fd, dst_fd, is_input
-        self.broken = self.finished = self.stalled = self._line_open = False
+        self.broken = self.finished = self._line_open = False
+        self.stalled = 0  # POLLIN, POLLOUT: could not be done though poll(2) promised; try later
         self.owned = {fd for fd, own in ((src_fd, close_src), (dst_fd, close_dst)) if own}
         self._eof_byte, self._buffer, self._reading = eof_byte, bytearray(), True
         self._left: int | None = None  # bytes that may still be read, once the child has ended
@@ -64,11 +66,12 @@ class Relay:
 
     def wants_to_read(self) -> bool:
         """Whether to poll the source: not before half the buffer is free, to read in big pieces."""
-        return self._reading and len(self._buffer) <= BUFFER_BYTES // 2
+        return (self._reading and not self.stalled & select.POLLIN
+                and len(self._buffer) <= BUFFER_BYTES // 2)
 
     def wants_to_write(self) -> bool:
         """Whether to poll the destination; asked for nothing, poll(2) would not wait."""
-        return bool(self._buffer) and not self.stalled
+        return bool(self._buffer) and not self.stalled & select.POLLOUT
 
     def is_over(self) -> bool:
         """Whether nothing is left to copy, or nowhere to copy it to."""
@@ -78,7 +81,7 @@ class Relay:
         """Copy what poll(2) found `ready`."""
         read = self.wants_to_read()
         write = self.wants_to_write()
-        self.stalled = False
+        self.stalled = 0
         if write and ready.get(self.dst_fd, 0) & _WRITABLE:
             self._write()
         if read and ready.get(self.src_fd, 0) & _READABLE:
@@ -93,6 +96,9 @@ class Relay:
         except BlockingIOError:
             return
         except OSError as err:
+            if err.errno == errno.EIO and not self.is_input and self._left is None:
+                self.stalled |= select.POLLIN
+                return
             if err.errno not in _GONE and err.errno != errno.EBADF:  # a closed stdin is at its end
                 raise
             data = b""
@@ -110,12 +116,14 @@ class Relay:
         try:
             fd = self.dst_fd if self._own_fd < 0 else self._own_fd
             del self._buffer[:os.write(fd, self._buffer[:self._limit])]
-        except BlockingIOError:  # poll saw less room than one character needs: do not spin
-            self.stalled = True
         except OSError as err:
-            if err.errno not in _GONE:
+            # EAGAIN: poll(2) saw less room than one character needs
+            if err.errno == errno.EAGAIN or err.errno == errno.EIO and self.is_input:
+                self.stalled |= select.POLLOUT
+            elif err.errno in _GONE:
+                self.broken = True
+            else:
                 raise
-            self.broken = True
 
     def _end_of_source(self) -> None:
         self._reading = False
@@ -197,7 +205,7 @@ def _poll(events: dict[int, int], relays: list[Relay], *, ended: bool) -> dict[i
             timeout_ms = 0 if ended else timeout_ms
         if relay.wants_to_write():
             events[relay.dst_fd] = events.get(relay.dst_fd, 0) | select.POLLOUT
-        elif relay.stalled and timeout_ms is None:
+        if relay.stalled and timeout_ms is None:
             timeout_ms = _STALLED_MS
     poller = select.poll()
     for fd, asked in events.items():

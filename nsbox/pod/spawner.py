@@ -28,7 +28,7 @@ from . import attach, create, supervise, target, wire
 
 def serve(channel_fd: int) -> NoReturn:
     """Serve requests until the program closes its end. Runs as the main function of the spawner."""
-    attributes.set_name("nsbox-spawner")
+    attributes.set_name("nsbox:spawner")
     os.umask(0o077)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_DFL)

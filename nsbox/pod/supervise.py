@@ -56,7 +56,7 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
     try:
         _leave_the_terminal()
         process.close_all_but((answer_w, members_fd, target.pidfd, target.root_fd))
-        attributes.set_name("nsbox-member")
+        attributes.set_name("nsbox:member")
         output_r, output_w = os.pipe2(os.O_CLOEXEC)
         record = _new_record(spec)
 
