@@ -20,6 +20,7 @@ from ..errors import (
     one_line,
 )
 from ..words import quote
+from .options import Formatter
 
 # verb -> (module, what it does). A module is imported only when its verb is used.
 VERBS = {
@@ -170,11 +171,11 @@ def build_parser(verbs: Sequence[str], *, dashes: bool = False) -> Parser:
         description="Pods out of raw Linux namespaces: a pause process holds them, members join.",
         epilog=_TOP_EXAMPLE,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="before the verb: show tracebacks")
-    group: Any = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    group: Any = parser.add_subparsers(title="verbs", metavar="VERB", required=True, prog="nsbox")
     group.dashes = dashes
     done = set()
     for verb in verbs:

@@ -38,11 +38,9 @@ def ls(args: argparse.Namespace) -> int:
         for row in rows:
             print(text.printable(row["name"]))
     else:
-        text.print_table(
-            ("NAME", "PID", "STATUS", "MEMBERS", "AGE", "ROOTFS"),
-            [_ls_row(row) for row in rows],
-            frozenset({"PID", "MEMBERS", "AGE"}),
-        )
+        titles = ("NAME", "PID", "STATUS", "MEMBERS", "AGE", "ROOTFS")
+        right = frozenset({"PID", "MEMBERS", "AGE"})
+        print(*text.table(titles, [_ls_row(row) for row in rows], right), sep="\n")
     return 0
 
 
@@ -120,5 +118,5 @@ def ps(args: argparse.Namespace) -> int:
         )
         for row in rows
     ]  # fmt: skip
-    text.print_table(titles, cells, frozenset({"PID", "POD-PID", "PPID", "UID"}))
+    print(*text.table(titles, cells, frozenset({"PID", "POD-PID", "PPID", "UID"})), sep="\n")
     return 0

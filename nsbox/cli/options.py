@@ -9,6 +9,20 @@ from ..errors import SpecError
 from ..spec import RootSpec, Tmpfs, Volume
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples as they are, and spares every command line an import of shutil.
+
+    argparse makes a formatter for each option that is added, and asks shutil for the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 0
+        super().__init__(prog, width=min(columns or 80, 100) - 2)
+
+
 def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> argparse.ArgumentParser:
     """A parser for one verb, with its example in --help."""
     parser: argparse.ArgumentParser = verbs.add_parser(
@@ -17,7 +31,7 @@ def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> arg
         description=purpose,
         epilog=example,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.set_defaults(handler=f"nsbox.cli.{handler}")
     return parser

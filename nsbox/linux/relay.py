@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 65536
 
-_TIOCGPTN = 0x8004_5430  # asm-generic/ioctls.h; not in the termios module of Python 3.11
+_PTMX = os.makedev(5, 2)  # what every pty master is: Documentation/admin-guide/devices.txt
 _PTY_BYTES = 2 * BUFFER_BYTES  # more than a pty can hold: 64 KiB on its way, 4 KiB to be read
 _STALLED_MS = 50
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO})  # EIO: a terminal hung up
@@ -38,7 +38,7 @@ class Relay:
     At the end of the source the buffer is written out first. If the destination goes first
     (EPIPE, ECONNRESET, EIO) the direction is over and `broken` is True. Other errors, as of a
     full disk, come out of attend. EIO of the child's pty ends nothing while the child lives:
-    it may open /dev/tty again, and closing the master would kill it by SIGHUP as it ends.
+    it may open it again, and closing the master would kill it by SIGHUP as it ends.
 
     Args:
         is_input: feeds the child, so it is given up when the child has ended; the others
@@ -79,9 +79,9 @@ class Relay:
 
     def step(self, ready: dict[int, int]) -> None:
         """Copy what poll(2) found `ready`."""
-        read = self.wants_to_read()
-        write = self.wants_to_write()
-        self.stalled = 0
+        read, write = self.wants_to_read(), self.wants_to_write()
+        if not ready:  # the pause is over; another direction's events must not shorten it
+            self.stalled = 0
         if write and ready.get(self.dst_fd, 0) & _WRITABLE:
             self._write()
         if read and ready.get(self.src_fd, 0) & _READABLE:
@@ -99,7 +99,7 @@ class Relay:
             if err.errno == errno.EIO and not self.is_input and self._left is None:
                 self.stalled |= select.POLLIN
                 return
-            if err.errno not in _GONE and err.errno != errno.EBADF:  # a closed stdin is at its end
+            if err.errno not in _GONE | {errno.EBADF}:  # a closed stdin is at its end
                 raise
             data = b""
         self._buffer += data
@@ -132,7 +132,7 @@ class Relay:
     def child_ended(self) -> None:
         """Read only what is there now: a grandchild may keep the source open for ever."""
         if self._reading:
-            self._left = _unread_bytes(self.src_fd)
+            self._left, self.stalled = _unread_bytes(self.src_fd), 0
             self._reading = self._left > 0
 
     def stop(self) -> None:
@@ -230,15 +230,12 @@ def _open_writer(fd: int) -> tuple[int, int]:
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
         return -1, BUFFER_BYTES
     try:
-        fcntl.ioctl(fd, _TIOCGPTN, bytes(4))
-        return -1, 1  # a blocking master; to open it again would make another pty
-    except OSError:
-        pass
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
-        return os.open(f"/proc/self/fd/{fd}", flags), BUFFER_BYTES
+        if os.fstat(fd).st_rdev != _PTMX:  # to open a master again would make another pty
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{fd}", flags), BUFFER_BYTES
     except OSError:  # another user's terminal, as after su(1)
-        return -1, 1
+        pass
+    return -1, 1
 
 
 def _unread_bytes(fd: int) -> int:
@@ -259,21 +256,15 @@ class _Inbox:
         self._signals = signals
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._handlers: dict[int, Any] = {}
-        self._pipe: tuple[int, int] | None = None
-        self._old_wakeup_fd = -1
+        self._read_fd = self._write_fd = self._old_wakeup_fd = -1
 
     def open(self) -> None:
         if not self._signals:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            self._old_wakeup_fd = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        except BaseException:
-            os.close(read_fd)
-            os.close(write_fd)
-            raise
-        self._pipe, self.events = (read_fd, write_fd), {read_fd: select.POLLIN}
+        self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._old_wakeup_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self.events = {self._read_fd: select.POLLIN}
         for signum in sorted(self._signals):
             if signal.getsignal(signum) != signal.SIG_IGN:
                 self._handlers[signum] = signal.signal(signum, _note) or signal.SIG_DFL
@@ -282,22 +273,22 @@ class _Inbox:
     def read(self) -> list[int]:
         """The signals that have come, in order; other people's handlers write here too."""
         try:
-            came = os.read(self._pipe[0], BUFFER_BYTES) if self._pipe else b""
+            came = os.read(self._read_fd, BUFFER_BYTES)
         except BlockingIOError:
-            came = b""
+            return []
         return [signum for signum in came if signum in self._signals]
 
     def close(self) -> list[int]:
         """Put handlers and mask back; return the signals that nobody has read."""
-        late: list[int] = []
-        if self._pipe:
+        late = []
+        if self.events:
             signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
             late = self.read()
             for signum, handler in self._handlers.items():
                 signal.signal(signum, handler)
             signal.set_wakeup_fd(self._old_wakeup_fd)
-            for fd in self._pipe:
-                os.close(fd)
+        for fd in {self._read_fd, self._write_fd} - {-1}:
+            os.close(fd)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         return late
 

@@ -48,7 +48,9 @@ def pods() -> list[PodInfo]:
     return [PodInfo(row["name"], row["pid"], row["status"], row["members"]) for row in rows]
 
 
-def _root(rootfs: str | os.PathLike[str] | None, volumes: Iterable[str], tmpfs: Iterable[str], **flags: bool) -> RootSpec:
+def _root(
+    rootfs: str | os.PathLike[str] | None, volumes: Iterable[str], tmpfs: Iterable[str], **flags: bool
+) -> RootSpec:
     path = "" if rootfs is None else images.resolve(os.fspath(rootfs))
     bound = tuple(parse.parse_volume(word) for word in volumes)
     memory = tuple(parse.parse_tmpfs(word) for word in tmpfs)

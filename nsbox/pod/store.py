@@ -13,7 +13,6 @@ Readers take none: a record is replaced whole.
 import errno
 import fcntl
 import os
-import stat
 import time
 from types import TracebackType
 from typing import NamedTuple
@@ -21,13 +20,12 @@ from typing import NamedTuple
 from .. import spec
 from ..errors import NsboxError, PodExists, PodNotFound, SpecError
 from ..linux import process
+from . import statedir
 from .files import CorruptFile, read_json, write_json
 from .record import MemberRecord, PodRecord, member_from_dict, member_to_dict, pod_from_dict, pod_to_dict
 
 LOCK_TIMEOUT_S = 30.0
-_LOCK_POLL_S = 0.01
 _RECORD = "pod.json"
-_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Entry(NamedTuple):
@@ -42,59 +40,6 @@ class Entry(NamedTuple):
     status: str
     record: PodRecord | None
     problem: str = ""
-
-
-def state_dir() -> str:
-    """The state directory's path, by the environment and who we are."""
-    given = os.environ.get("NSBOX_STATE")
-    if given:
-        path = given
-    elif os.geteuid() == 0:
-        path = "/run/nsbox"  # root never trusts a directory of the user who called sudo
-    elif os.environ.get("XDG_RUNTIME_DIR"):
-        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsbox")
-    else:
-        raise NsboxError(
-            "cannot find a state directory: XDG_RUNTIME_DIR is not set",
-            hint="log in through the system's login, or set NSBOX_STATE to a directory of yours",
-        )
-    if not os.path.isabs(path):
-        raise NsboxError(f"cannot use state directory {path!r}: it is not an absolute path")
-    return path
-
-
-def _open_checked_dir(path: str, dir_fd: int | None = None) -> int:
-    """Open a directory of ours, made if missing; refuse one that others could write to."""
-    try:
-        os.mkdir(path, 0o700, dir_fd=dir_fd)
-    except FileExistsError:
-        pass
-    except OSError as err:
-        raise NsboxError("cannot make the state directory") from _named(err, path)
-    try:
-        fd = os.open(path, _DIR, dir_fd=dir_fd)
-    except OSError as err:
-        raise NsboxError("cannot use the state directory") from _named(err, path)
-    found = os.fstat(fd)
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        os.close(fd)
-        raise NsboxError(
-            f"cannot use the state directory {path!r}: it must belong to you and have mode 0700",
-            hint="nsbox keeps its records only where nobody else can write",
-        )
-    return fd
-
-
-def _named(err: OSError, path: str) -> OSError:
-    return OSError(err.errno, err.strerror, path)
-
-
-def _pods_fd() -> int:
-    top_fd = _open_checked_dir(state_dir())
-    try:
-        return _open_checked_dir("pods", top_fd)
-    finally:
-        os.close(top_fd)
 
 
 def new_id() -> str:
@@ -138,7 +83,7 @@ class Locked:
         """Free the name and remove all that was written about the pod."""
         import shutil  # only removals need it
 
-        pods_fd = _pods_fd()
+        pods_fd = statedir.pods_fd()
         try:
             gone = f".gone-{new_id()}"
             os.rename(self.name, gone, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
@@ -155,7 +100,7 @@ def reserve(record: PodRecord) -> Locked:
     Raises:
         PodExists: the name is taken. NsboxError: the state directory does not work.
     """
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     try:
         while True:
             try:
@@ -176,7 +121,7 @@ def reserve(record: PodRecord) -> Locked:
 def _take_name(pods_fd: int, record: PodRecord) -> Locked:
     new = f".new-{record.id}"
     os.mkdir(new, 0o700, dir_fd=pods_fd)
-    held = Locked(record.name, os.open(new, _DIR, dir_fd=pods_fd))
+    held = Locked(record.name, os.open(new, statedir.DIR, dir_fd=pods_fd))
     try:
         fcntl.flock(held.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.mkdir("members", 0o700, dir_fd=held.fd)
@@ -203,15 +148,15 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
         PodNotFound: there is none (any more).
         NsboxError: somebody else holds the lock for longer than `timeout_s`.
     """
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     deadline = time.monotonic() + timeout_s
     try:
         while True:
             try:
-                fd = os.open(_checked(name), _DIR, dir_fd=pods_fd)
+                fd = os.open(_checked(name), statedir.DIR, dir_fd=pods_fd)
             except OSError:
                 raise not_found(name) from None
-            _wait_for_lock(fd, name, deadline, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            statedir.wait_for_lock(fd, name, deadline, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             # It may have been renamed away while we waited: then the lock is of nothing.
             try:
                 now = os.stat(name, dir_fd=pods_fd, follow_symlinks=False)
@@ -223,29 +168,6 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
             os.close(fd)
     finally:
         os.close(pods_fd)
-
-
-def _wait_for_lock(fd: int, name: str, deadline: float, how: int) -> None:
-    while True:
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                holder = _lock_holder(os.fstat(fd).st_ino)
-                os.close(fd)
-                raise NsboxError(f"cannot lock pod {name!r}: {holder} holds it") from None
-            time.sleep(_LOCK_POLL_S)
-
-
-def _lock_holder(inode: int) -> str:
-    """Who holds a flock, for the message. See proc_locks(5)."""
-    with open("/proc/locks", encoding="ascii") as file:
-        for line in file:
-            fields = line.split()
-            if "FLOCK" in fields and fields[-3].endswith(f":{inode}"):
-                return f"process {fields[-4]}"
-    return "another process"
 
 
 def _checked(name: str) -> str:
@@ -262,7 +184,7 @@ def not_found(name: str) -> PodNotFound:
 
 def names() -> list[str]:
     """The names that are taken, sorted. Takes no lock."""
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     try:
         return sorted(name for name in os.listdir(pods_fd) if not name.startswith("."))
     finally:
@@ -271,9 +193,9 @@ def names() -> list[str]:
 
 def look(name: str) -> Entry:
     """What stands under `name`, without taking its lock. Raises PodNotFound."""
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     try:
-        fd = os.open(_checked(name), _DIR, dir_fd=pods_fd)
+        fd = os.open(_checked(name), statedir.DIR, dir_fd=pods_fd)
     except FileNotFoundError:
         raise not_found(name) from None
     except OSError as err:
@@ -326,7 +248,7 @@ def entries() -> list[Entry]:
 
 def leftovers() -> list[str]:
     """Directories of creations and removals that were cut off. Their locks are free."""
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     found = []
     try:
         for name in sorted(os.listdir(pods_fd)):
@@ -339,7 +261,7 @@ def leftovers() -> list[str]:
 
 def _lock_is_free(pods_fd: int, name: str) -> bool:
     try:
-        fd = os.open(name, _DIR, dir_fd=pods_fd)
+        fd = os.open(name, statedir.DIR, dir_fd=pods_fd)
     except OSError:
         return False
     try:
@@ -354,7 +276,7 @@ def _lock_is_free(pods_fd: int, name: str) -> bool:
 def sweep() -> list[str]:
     """Remove :func:`leftovers`; return their names."""
     found = leftovers()
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     try:
         for name in found:
             _remove_tree(pods_fd, name)
@@ -365,9 +287,9 @@ def sweep() -> list[str]:
 
 def members_fd(name: str) -> int:
     """The directory of a pod's detached members. Raises PodNotFound."""
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     try:
-        return os.open(os.path.join(_checked(name), "members"), _DIR, dir_fd=pods_fd)
+        return os.open(os.path.join(_checked(name), "members"), statedir.DIR, dir_fd=pods_fd)
     except OSError:
         raise not_found(name) from None
     finally:
@@ -397,7 +319,7 @@ def members(name: str) -> list[MemberRecord]:
 
 def discard(name: str) -> bool:
     """Remove what stands under a name without being a directory; False if nothing does."""
-    pods_fd = _pods_fd()
+    pods_fd = statedir.pods_fd()
     try:
         os.unlink(_checked(name), dir_fd=pods_fd)
         return True

@@ -39,23 +39,24 @@ def age(since_s: float) -> str:
     return f"{seconds}s"
 
 
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str] = frozenset()) -> None:
-    """Print aligned columns on stdout, cut to the terminal's width there and whole in a pipe."""
+def table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str] = frozenset()
+) -> list[str]:
+    """Lines of aligned columns: as wide as the terminal on stdout, and whole for a pipe."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(titles):
         last = number == len(titles) - 1
-        table.add_column(title, justify="right" if title in right else "left", no_wrap=True,
+        grid.add_column(title, justify="right" if title in right else "left", no_wrap=True,
                          overflow="ellipsis" if last else "ignore")  # fmt: skip
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(highlight=False, soft_wrap=False)
     if not os.isatty(sys.stdout.fileno()):
         console = Console(highlight=False, width=1 << 14)
     with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        print(line.rstrip())
+        console.print(grid)
+    return [line.rstrip() for line in captured.get().splitlines()]
