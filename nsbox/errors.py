@@ -111,7 +111,8 @@ def one_line(err: NsboxError) -> str:
     cause = err.__cause__
     if not isinstance(cause, OSError):
         return str(err)
-    where = f"{_text(cause.filename)}: " if cause.filename is not None else ""
+    name = "" if cause.filename is None else _text(cause.filename)
+    where = f"{name}: " if name and name not in str(err) else ""  # once is enough
     return f"{err}: {where}{cause.strerror or cause}"
 
 

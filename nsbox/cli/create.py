@@ -7,7 +7,7 @@ from typing import Any
 from .. import parse
 from ..errors import SpecError
 from ..spec import POD_KINDS, PodSpec, TimeOffsets
-from . import options
+from . import clean, options
 
 _EXAMPLE = """\
 example:
@@ -58,13 +58,15 @@ def run(args: argparse.Namespace) -> int:
         spec = spec._replace(init=parse.split_init(args.init))
     from ..pod import create
 
-    record, started = create.create(spec)
-    if args.json:
+    def make() -> str:
+        record, started = create.create(spec)
+        if not args.json:
+            return str(started.pid)
         import json
 
-        print(json.dumps({"name": record.name, "pid": started.pid, "id": record.id}))
-    else:
-        print(started.pid)
+        return json.dumps({"name": record.name, "pid": started.pid, "id": record.id})
+
+    clean.answer(make, lambda: create.abandon(spec.name))
     return 0
 
 
@@ -95,5 +97,3 @@ def _offset(text: str | None, what: str) -> int:
     negative = text.startswith("-")
     number = parse.parse_integer(text[1:] if negative else text, what, 0, 10**9)
     return -number if negative else number
-
-

@@ -87,12 +87,22 @@ def _each(names: list[str], action: Any) -> int:
     return 0
 
 
+def _pod_name(text: str) -> str:
+    """The name, checked. These verbs end whole pods, so a PID is not taken for one."""
+    from ..errors import SpecError
+
+    if text.isascii() and text.isdigit():
+        raise SpecError(f"cannot use {text} as a pod's name: it is a PID",
+                        hint="nsbox ls shows which pod has it; nsbox kill sends a signal to a PID")  # fmt: skip
+    return parse.check_name(text)
+
+
 def stop(args: argparse.Namespace) -> int:
     """Stop pods."""
     from ..pod import lifecycle
 
     timeout_s = options.seconds(args.time, "--time")
-    names = [parse.check_name(name) for name in args.pods]
+    names = [_pod_name(name) for name in args.pods]
     return _each(names, lambda name: lifecycle.stop(name, timeout_s, say=_say))
 
 
@@ -116,7 +126,7 @@ def rm(args: argparse.Namespace) -> int:
     from ..pod import lifecycle
 
     timeout_s = options.seconds(args.time, "--time")
-    names = [parse.check_name(name) for name in args.pods]
+    names = [_pod_name(name) for name in args.pods]
     return _each(names, lambda name: lifecycle.remove(name, force=args.force, timeout_s=timeout_s, say=_say))
 
 

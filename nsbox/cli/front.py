@@ -1,12 +1,9 @@
 """The front: a clean process, one verb, one line on failure, the right exit status."""
 
 import argparse
-import errno
-import os
 import signal
 import sys
 from importlib import import_module
-from types import FrameType
 from typing import Any, NoReturn, Sequence
 
 from ..errors import (
@@ -19,7 +16,9 @@ from ..errors import (
     hint_for,
     one_line,
 )
+from ..show.text import printable
 from ..words import quote
+from . import clean
 from .options import Formatter
 
 # verb -> (module, what it does). A module is imported only when its verb is used.
@@ -39,41 +38,46 @@ VERBS = {
     "rootfs": ("rootfs", "build, list and remove root file systems"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with errors as nsbox prints them: one line and a hint."""
 
     def error(self, message: str) -> NoReturn:
-        raise SpecError(message, hint=f"see: {self.prog} --help")
+        raise SpecError(f"cannot use these words: {message}", hint=f"see: {self.prog} --help")
 
 
 def run(argv: Sequence[str] | None) -> int:
     """Do what the words say; return the exit status."""
-    _clean_process()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words[:1]
     try:
-        status = _dispatch(words[1:] if debug else words)
-        sys.stdout.flush()
-        return status
+        return _run(words[1:] if debug else words)
     except NsboxError as err:
         return _fail(err, debug)
     except Interrupted as stop:
         return EXIT_SIGNAL_BASE + stop.signum
     except BrokenPipeError:
-        return _nobody_reads()
+        return EXIT_SIGNAL_BASE + signal.SIGPIPE
     except OSError as err:
         return _fail(_wrapped(err, words), debug)
-    except SystemExit as end:  # argparse, after --help and --version
-        return end.code if isinstance(end.code, int) else EXIT_USAGE
     except Exception as err:
         if debug:
             raise
-        print(f"nsbox: cannot {_verb(words)}: {quote(repr(err))}", file=sys.stderr)
-        print("hint: this is a bug of nsbox; --debug before the verb shows where", file=sys.stderr)
+        clean.tell(f"nsbox: cannot {_verb(words)}: {quote(repr(err))}",
+                   "hint: this is a bug of nsbox; --debug before the verb shows where")  # fmt: skip
         return EXIT_FAILED
+
+
+def _run(words: list[str]) -> int:
+    clean.begin()
+    try:
+        return _dispatch(words)
+    except SystemExit as end:  # argparse, after --help and --version
+        return end.code if isinstance(end.code, int) else EXIT_USAGE
+    finally:
+        clean.flush_answer()
 
 
 def _verb(words: Sequence[str]) -> str:
@@ -91,56 +95,50 @@ def _fail(err: NsboxError, debug: bool) -> int:
     if debug:
         import traceback
 
-        traceback.print_exception(err)
-    line = one_line(err)
-    print(f"nsbox: {line if line.isprintable() else quote(line)}", file=sys.stderr)
+        clean.tell(*traceback.format_exception(err))
+    lines = [f"nsbox: {printable(one_line(err))}"]
     if err.hint:
-        print(f"hint: {err.hint}", file=sys.stderr)
+        lines.append(f"hint: {printable(err.hint)}")
+    clean.tell(*lines)
     return err.exit_status
-
-
-def _nobody_reads() -> int:
-    # Python would try to flush once more at its end, and complain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_SIGNAL_BASE + signal.SIGPIPE
-
-
-def _clean_process() -> None:
-    """Undo what a caller may have left: closed stdio, ignored or blocked signals, a wild umask."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError as err:
-            if err.errno == errno.EBADF:  # else the next open would become stdin or stdout
-                os.open(os.devnull, os.O_RDWR)
-    os.umask(0o077)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would eat exit statuses
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for signum in _ENDING:
-        if signal.getsignal(signum) != signal.SIG_IGN:  # nohup(1) shall stay what it is
-            signal.signal(signum, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def _interrupt(signum: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signum)
 
 
 def _dispatch(words: list[str]) -> int:
     verb = words[0] if words else ""
-    if verb in VERBS:
-        before, command = _split_command(words)
-        parser = build_parser([verb], dashes=command is not None)
-        args = parser.parse_args(before)
-        args.after_dashes = command
-        module, _, function = args.handler.partition(":")
-        return int(getattr(import_module(module), function)(args))
+    if verb not in VERBS:
+        return _without_verb(words)
+    before, command = _split_command(words) if verb in _WITH_COMMAND else (words, None)
+    parser = build_parser([verb], dashes=command is not None)
+    args, unknown = parser.parse_known_args(before)
+    if unknown := [word for word in unknown if word != "--"]:
+        raise _unknown(unknown[0], f"nsbox {verb}")
+    args.after_dashes = command
+    module, _, function = args.handler.partition(":")
+    return int(getattr(import_module(module), function)(args))
+
+
+def _unknown(word: str, prog: str) -> SpecError:
+    kind = "option" if word.startswith("-") else "argument"
+    hint = f"see: {prog} --help"
+    if word == "--debug":
+        hint = "it stands before the verb: nsbox --debug VERB"
+    return SpecError(f"cannot use {kind} {quote(word)}: {prog} has none like it here", hint=hint)
+
+
+def _without_verb(words: list[str]) -> int:
+    """Help, the version, or a mistake."""
     parser = build_parser(list(VERBS))
     if not words:
-        parser.print_help(sys.stderr)
+        clean.tell(parser.format_help())
         return EXIT_USAGE
+    if not words[0].startswith("-"):
+        import difflib  # only mistakes need it
+
+        near = difflib.get_close_matches(words[0], VERBS, 1)
+        hint = f"did you mean: nsbox {near[0]}; all verbs: nsbox --help" if near else "see: nsbox --help"
+        raise SpecError(f"cannot find a verb {quote(words[0])}", hint=hint)
+    if words[0] not in ("-h", "--help", "--version", "--debug"):
+        raise _unknown(words[0], "nsbox")
     parser.parse_args(words)
     return EXIT_USAGE
 

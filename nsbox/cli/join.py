@@ -1,12 +1,13 @@
 """`nsbox join`."""
 
 import argparse
+import signal
 from typing import Any
 
 from .. import parse
 from ..errors import SpecError, exit_status_of
 from ..spec import MemberSpec
-from . import options
+from . import clean, options
 
 _EXAMPLE = """\
 example:
@@ -76,10 +77,16 @@ def _detach(found: Any, spec: MemberSpec, args: argparse.Namespace) -> int:
     from ..pod import supervise
 
     pid = supervise.detach(found, spec)
+    text = str(pid)
     if args.json:
         import json
 
-        print(json.dumps({"pid": pid, "pod": found.pod.name if found.pod else None}))
-    else:
-        print(pid)
+        text = json.dumps({"pid": pid, "pod": found.pod.name if found.pod else None})
+    clean.answer(lambda: text, lambda: _kill(pid))
     return 0
+
+
+def _kill(pid: int) -> None:
+    from ..pod import lifecycle
+
+    lifecycle.kill(str(pid), signal.SIGKILL)

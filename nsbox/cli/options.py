@@ -5,7 +5,7 @@ import os
 from typing import Any, Sequence
 
 from .. import parse
-from ..errors import SpecError
+from ..errors import NsboxError, SpecError
 from ..spec import RootSpec, Tmpfs, Volume
 
 
@@ -73,7 +73,10 @@ def root_spec(args: argparse.Namespace) -> RootSpec:
     else:
         from ..images import store
 
-        path = store.resolve(args.rootfs)
+        try:
+            path = store.resolve(args.rootfs)
+        except OSError as err:  # a relative path, and the current directory has been removed
+            raise NsboxError(f"cannot use rootfs {parse.quote(args.rootfs)}") from err
     return RootSpec(path, args.in_place, args.chroot, args.read_only, tuple(volumes), tuple(tmpfs))
 
 

@@ -34,21 +34,31 @@ def run(args: argparse.Namespace) -> int:
     )
     tty = options.wants_tty(args)
     spec = create.pod_spec(args, args.name)._replace(die_with_parent=True)
-    from ..pod import attach, lifecycle, target
     from ..pod import create as maker
 
-    record, _ = maker.create(spec)
     try:
-        found = target.find(record.name)
-        try:
-            return exit_status_of(attach.run(found, member, tty=tty))
-        finally:
-            found.close()
+        maker.create(spec)
+        status = _join(spec.name, member, tty=tty)
+        _remove(spec.name)
+    except BaseException:
+        maker.abandon(spec.name)
+        raise
+    return status
+
+
+def _join(name: str, member: MemberSpec, *, tty: bool) -> int:
+    from ..pod import attach, target
+
+    found = target.find(name)
+    try:
+        return exit_status_of(attach.run(found, member, tty=tty))
     finally:
-        _remove(lifecycle, record.name)
+        found.close()
 
 
-def _remove(lifecycle: Any, name: str) -> None:
+def _remove(name: str) -> None:
+    from ..pod import lifecycle
+
     try:
         lifecycle.remove(name, force=True)
     except NsboxError as err:

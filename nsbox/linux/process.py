@@ -45,8 +45,7 @@ class Spawned(NamedTuple):
 
 def boot_id() -> str:
     """Which boot of the machine this is: a random UUID. See random(4)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    return _read_file("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
 
 
 def stat_fields(pid: int | str) -> list[str]:
@@ -56,8 +55,7 @@ def stat_fields(pid: int | str) -> list[str]:
         ProcessLookupError: there is no such process.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            raw = file.read()
+        raw = _read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, "no such process") from None
     # The command's name may hold spaces and brackets: the last bracket is the real one.
@@ -177,7 +175,10 @@ def spawn_in(
         try:
             if before_go is not None:
                 before_go(started.pid)
-            os.write(go_w, b"g")
+            try:
+                os.write(go_w, b"g")
+            except BrokenPipeError:
+                pass  # killed by now: then there is no report either
             _check_report(_read_all(report_r), doing)
         except BaseException:
             kill_and_reap(started)
@@ -257,6 +258,15 @@ def seal_imports() -> None:
     sys.path_importer_cache.clear()
 
 
+def _read_file(path: str) -> bytes:
+    """A small file of /proc. By hand: open() of the library asks six things more of the kernel."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_all(fd)
+    finally:
+        os.close(fd)
+
+
 def _read_all(fd: int) -> bytes:
     parts = []
     while part := os.read(fd, 65536):
@@ -274,7 +284,20 @@ def _check_report(report: bytes, doing: str) -> None:
 
 
 def _hint(err: OSError) -> str:
-    return errors.hint_for((err.strerror or "").partition(":")[0], err.errno)
+    hint = errors.hint_for((err.strerror or "").partition(":")[0], err.errno)
+    return hint + _lowest_limit() if hint and err.errno in (errno.ENOSPC, errno.EUSERS) else hint
+
+
+def _lowest_limit() -> str:
+    """The most likely one of the limits in /proc/sys/user, with its value. See namespaces(7)."""
+    found = []
+    try:
+        for name in os.listdir("/proc/sys/user"):
+            if name.endswith("_namespaces"):
+                found.append((int(_read_file(f"/proc/sys/user/{name}")), name))
+    except (OSError, ValueError):
+        pass  # no /proc here: the message does without
+    return f" (the lowest is {min(found)[1]} = {min(found)[0]})" if found else ""
 
 
 def encode_error(err: errors.NsboxError) -> bytes:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from .. import parse
+from ..errors import SpecError
 from ..images import store as images
 from ..spec import (
     POD_KINDS,
@@ -24,7 +25,8 @@ from ..spec import (
 from . import client, lifecycle, report
 from .popen import Member, Pipes, Redirect
 
-Args = Sequence[str | bytes | os.PathLike[str]]
+Word = str | bytes | os.PathLike[str]
+Args = Word | Sequence[Word]
 
 
 class PodInfo(NamedTuple):
@@ -59,7 +61,9 @@ def _root(
 
 
 def _kinds(kinds: Iterable[str] | None) -> frozenset[str] | None:
-    return None if kinds is None else parse.parse_share(",".join(kinds) or "none", POD_KINDS)
+    if kinds is None:
+        return None
+    return parse.parse_share(kinds if isinstance(kinds, str) else ",".join(kinds) or "none", POD_KINDS)
 
 
 class Pod:
@@ -94,7 +98,7 @@ class Pod:
         read_only: bool = False,
         with_kinds: Iterable[str] = (),
         share: Iterable[str] | None = None,
-        init: Sequence[str | bytes] = (),
+        init: Args = (),
         labels: Mapping[str, str] | None = None,
         monotonic_s: int = 0,
         boottime_s: int = 0,
@@ -108,7 +112,7 @@ class Pod:
             root=_root(rootfs, volumes, tmpfs, in_place=in_place, chroot=chroot, read_only=read_only),
             with_kinds=frozenset(with_kinds),
             share=_kinds(share),
-            init=tuple(os.fsencode(word) for word in init),
+            init=tuple(os.fsencode(word) for word in (_words(init) if init else ())),
             labels=tuple((labels or {}).items()),
             time=TimeOffsets(monotonic_s, boottime_s),
             stop_timeout_s=stop_timeout_s,
@@ -150,7 +154,7 @@ class Pod:
             self.remove(force=True)
 
     def popen(self, args: Args, **options: Any) -> Member:
-        """Start a member and return at once. Keywords as for :func:`run_in`, without `input`."""
+        """Start a member and return at once. Keywords as for :func:`popen`."""
         return popen(self.name, args, **options)
 
     def run(self, args: Args, **options: Any) -> "subprocess.CompletedProcess[Any]":
@@ -169,9 +173,7 @@ class Pod:
 
     def processes(self) -> list[dict[str, Any]]:
         """The processes in the pod, PID 1 first. The same as ``nsbox ps --json``."""
-        facts = report.everything(self.name)
-        rows: list[dict[str, Any]] = facts.get("processes", [])
-        return rows
+        return list(report.everything(self.name).get("processes", []))
 
     def inspect(self) -> dict[str, Any]:
         """All that is known of the pod. The same as ``nsbox inspect --json``."""
@@ -190,6 +192,13 @@ class Pod:
         lifecycle.remove(self.name, force=force)
 
 
+def _words(args: Args) -> list[Word]:
+    words: list[Word] = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+    if not words or not os.fspath(words[0]):
+        raise SpecError("cannot run nothing: there is no command")
+    return words
+
+
 def _member_spec(
     args: Args,
     *,
@@ -203,7 +212,7 @@ def _member_spec(
 ) -> dict[str, Any]:
     root = _root(rootfs, volumes, tmpfs)
     spec = MemberSpec(
-        argv=tuple(os.fsencode(word) for word in args),
+        argv=tuple(os.fsencode(word) for word in _words(args)),
         share=_kinds(share),
         root=root if root.path or root.volumes or root.tmpfs else None,
         env=tuple((os.fsencode(key), os.fsencode(value)) for key, value in (env or {}).items()),
@@ -225,25 +234,27 @@ def popen(
     text: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,
+    universal_newlines: bool | None = None,
     **member: Any,
 ) -> Member:
     """Start a member of a pod (by name), or beside any process (by host PID).
 
     Args:
-        args: the command and its arguments; searched for in the PATH of the member.
-        stdin, stdout, stderr, text, encoding, errors: as for subprocess.Popen.
+        args: the command and its arguments, or the command alone; searched for in the PATH of
+            the member.
+        stdin, stdout, stderr, text, encoding, errors, universal_newlines: as for subprocess.Popen.
         member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname.
 
     Raises:
         PodNotFound, PodDead: the target is not there. CommandError: it cannot be executed.
     """
-    wants_text = bool(text or encoding or errors)
+    wants_text = bool(text or encoding or errors or universal_newlines)
     pipes = Pipes((stdin, stdout, stderr), {"encoding": encoding, "errors": errors} if wants_text else None)
     try:
         spec = _member_spec(args, **member)
         answer = client.request("join", pipes.theirs, target=str(target), spec=spec)
         pipes.close_theirs()
-        return Member([os.fsencode(word) for word in args], answer, pipes)
+        return Member(args, answer, pipes)
     except BaseException:
         pipes.close()
         raise
@@ -269,8 +280,12 @@ def join(
         subprocess.CalledProcessError: with `check`, it ended with another status than 0.
     """
     if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input cannot be used together")
         options["stdin"] = subprocess.PIPE
     if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("capture_output cannot be used together with stdout or stderr")
         options["stdout"] = options["stderr"] = subprocess.PIPE
     with popen(target, args, **options) as member:
         try:

@@ -92,8 +92,6 @@ def _run_on_pipes(
     started_here(started)
 
     def on_signal(signum: int) -> None:
-        if signum == signal.SIGWINCH:
-            return
         _forward(started, signum)
         if signum == signal.SIGTSTP:
             terminal.suspend_self(None)

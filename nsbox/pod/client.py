@@ -4,6 +4,7 @@ Safe in programs with threads, and after a fork of the program: a child gets its
 """
 
 import atexit
+import contextlib
 import os
 import socket
 import subprocess
@@ -30,6 +31,7 @@ class Answer:
         """The answer. Raises the NsboxError that the worker met."""
         received = wire.receive(self._channel)
         if received is None:
+            self.close()
             raise NsboxError("cannot reach nsbox's spawner: it was killed")
         message, fds = received
         if "error" in message:
@@ -57,8 +59,7 @@ class _Spawner:
     """One spawner process of this program."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
-        ours, theirs = socket.socketpair()
+        ours, theirs = wire.pair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _PROGRAM, str(theirs.fileno()), _package_parent()],
@@ -75,8 +76,12 @@ class _Spawner:
 
     def close(self) -> None:
         self._channel.close()
-        if self.owner == os.getpid():
-            self._process.wait()
+        self._process.wait()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: as long as we hold the channel too, the spawner would not end."""
+        self._channel.close()
+        self._process.returncode = 0  # not our child: nothing to wait for, or to warn about
 
 
 _lock = threading.Lock()
@@ -94,15 +99,15 @@ def request(verb: str, fds: Sequence[int] = (), **what: Any) -> Answer:
         fds: descriptors that the worker gets.
     """
     global _spawner
-    ours, theirs = socket.socketpair()
+    ours, theirs = wire.pair()
     message = {
         "verb": verb,
-        "cwd": os.getcwd(),
         "environment": {name: os.environ[name] for name in wire.ENVIRONMENT if name in os.environ},
         **what,
     }
-    with theirs, _lock:
-        if _spawner is None or _spawner.owner != os.getpid():
+    with contextlib.ExitStack() as on_failure, theirs, _lock:
+        on_failure.callback(ours.close)
+        if _spawner is None:
             _spawner = _Spawner()
         try:
             _spawner.send(message, [theirs.fileno(), *fds])
@@ -110,7 +115,19 @@ def request(verb: str, fds: Sequence[int] = (), **what: Any) -> Answer:
             _spawner.close()
             _spawner = _Spawner()
             _spawner.send(message, [theirs.fileno(), *fds])
+        on_failure.pop_all()
     return Answer(ours)
+
+
+def _after_fork() -> None:
+    global _lock, _spawner
+    _lock = threading.Lock()  # some other thread may have held it, which is not here
+    if _spawner is not None:
+        _spawner.leave_to_parent()
+        _spawner = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

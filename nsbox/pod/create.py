@@ -32,7 +32,6 @@ _KILL_TIMEOUT_S = 10.0
 _HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-
 def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
     """Make a pod and return its record and its pause, which is a child of the caller.
 
@@ -43,21 +42,23 @@ def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
         NsboxError: a step failed; nothing of the pod is left.
     """
     sources = rootfs.open_sources(spec.root)
-    held = None
+    # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
         record = _intent(spec)
-        held = _reserve(record)
-        try:
-            record, started = _start(spec, sources, held, record)
-            held.write(record)
-        except BaseException:
-            _undo_quietly(held)
-            raise
+        with _reserve(record) as held:
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+                record, started = _start(spec, sources, held, record)
+                held.write(record)
+                signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+            except BaseException:
+                _undo_quietly(held)
+                raise
         return record, started
     finally:
         sources.close()
-        if held is not None:
-            held.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 def _intent(spec: PodSpec) -> PodRecord:
@@ -139,6 +140,8 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int) -> NoRetu
         attributes.die_with_parent(maker_pidfd)
     program = None if spec.init or spec.pause == "python" else pause.program()
     program_fd = execute.sealed_program("pause", program) if program else -1
+    if program_fd < 0 and not spec.init:
+        attributes.hide_arguments(b"pause")  # while there is a /proc
     syscalls.sethostname(spec.hostname)
     loopback.bring_up()
     null_fd = rootfs.enter(spec.root, sources, devices.World())
@@ -158,8 +161,22 @@ def _undo_quietly(held: store.Locked) -> None:
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
         undo(held)
-    except NsboxError:
+    except (NsboxError, OSError):
         pass  # the next command finds the intent and tries again
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+
+
+def abandon(name: str) -> None:
+    """Undo what :func:`create` made here, if it made it: its answer cannot be given any more."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        record = store.look(name).record
+        if record is not None and record.maker == process.identify(os.getpid()):
+            with store.lock(name) as held:
+                _undo_quietly(held)
+    except (NsboxError, OSError):
+        pass  # it was not made, or the next prune has to do it
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 

@@ -6,7 +6,7 @@ import stat
 from typing import NamedTuple
 
 from ..errors import NsboxError
-from ..linux import mounts
+from ..linux import mounts, syscalls
 from ..linux.flags import MountAttr
 from .places import NOTHING_RUNS, O_PATH_DIR, mount_at, mount_on, step
 
@@ -20,6 +20,11 @@ _DEV_LINKS = {
     "ptmx": "pts/ptmx",
 }
 _GROUP_TTY = "5"  # the group "tty" on every distribution: pty slaves belong to it
+
+
+_HOST_NODE = (
+    MountAttr.MOUNT_ATTR_RDONLY | MountAttr.MOUNT_ATTR_NOSUID | MountAttr.MOUNT_ATTR_NOEXEC
+)
 
 
 class World(NamedTuple):
@@ -77,7 +82,11 @@ def _make_device(dev_fd: int, name: str, number: tuple[int, int]) -> None:
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(name, flags, 0o666, dir_fd=dev_fd))
     place_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dev_fd)
-    mounts.attach(mounts.clone_tree(source_fd, recursive=False), place_fd)
+    node_fd = mounts.clone_tree(source_fd, recursive=False)
+    # Read-only keeps the host's owner and mode from a pod root that is the host's; a device can
+    # be written to all the same.
+    syscalls.mount_setattr(node_fd, _HOST_NODE, recursive=False)
+    mounts.attach(node_fd, place_fd)
 
 
 def _mount_devpts(dev_fd: int) -> None:

@@ -105,18 +105,24 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
             namespaces.flags_of(joining.plan.new),
             lambda: _become_member(joining),
             doing=f"join {target.label}",
-            prepare=lambda: namespaces.join(target.pidfd, joining.plan.enter),
+            prepare=lambda: _enter_namespaces(target, joining.plan),
             before_go=before_go,
         )
     except NsboxError as err:
         cause = err.__cause__
         # A PID namespace whose PID 1 has ended lets itself be joined, and no fork works in it.
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOMEM, errno.ESRCH):
-            if process.has_ended(target.pidfd, 1.0):
-                raise _gone(target) from None
-        if process.has_ended(target.pidfd):
+        # While PID 1 ends, the kernel kills all others first: that member has no cause to tell.
+        ending = cause is None or isinstance(cause, OSError) and cause.errno in (errno.ENOMEM, errno.ESRCH)
+        if process.has_ended(target.pidfd, 1.0 if ending else 0.0):
             raise _gone(target) from None
         raise
+
+
+def _enter_namespaces(target: Target, todo: Plan) -> None:
+    namespaces.join(target.pidfd, todo.enter)
+    if target.root_fd >= 0 and {"mnt"} <= todo.enter & todo.new:
+        # A chrooted pod's mounts are about to be copied: our root goes along only from inside.
+        _change_root(target.root_fd)
 
 
 def _gone(target: Target) -> NsboxError:
@@ -166,10 +172,17 @@ def _become_member(joining: Joining) -> NoReturn:
     null_fd = _enter_root(joining)
     stdio = joining.stdio(null_fd)
     _change_directory(spec.workdir or b"/")
-    if joining.root is not None and joining.root.chroot:
+    if _is_chrooted(joining):
         attributes.drop_chroot_right()
     env = base_environment(spec.env, terminal=joining.terminal)
     execute.become(spec.argv, env, stdio)
+
+
+def _is_chrooted(joining: Joining) -> bool:
+    """Whether nsbox made the member's root by chroot(2), its own or its pod's."""
+    if joining.root is not None and joining.root.path:
+        return joining.root.chroot
+    return joining.target.pod is not None and joining.target.pod.chroot
 
 
 def _become_root_of_namespace(todo: Plan) -> None:
@@ -193,7 +206,9 @@ def _enter_root(joining: Joining) -> int:
         nothing = rootfs.Sources(-1, ())
         return rootfs.enter(RootSpec(""), nothing, fresh)
     process.seal_imports()
-    if "mnt" in todo.enter and joining.target.root_fd >= 0:
+    # Asked for nothing in particular, one shares the root too: the target may be chrooted only.
+    shares_root = "mnt" in todo.enter or joining.spec.share is None
+    if shares_root and joining.target.root_fd >= 0:
         _change_root(joining.target.root_fd)
     os.chdir("/")
     return null_fd

@@ -1,6 +1,5 @@
 """A member as a Python program sees it: the interface of subprocess.Popen."""
 
-import functools
 import io
 import os
 import select
@@ -8,10 +7,12 @@ import subprocess
 import threading
 import time
 from types import TracebackType
-from typing import IO, Any, Callable
+from typing import IO, Any
 
 from ..linux import process
+from . import wire
 from .client import Answer
+from .talk import Talk
 
 Redirect = int | IO[Any] | None
 
@@ -26,42 +27,56 @@ class Member:
         returncode: None while it runs; negative for a signal.
     """
 
-    def __init__(self, args: list[bytes], answer: Answer, pipes: "Pipes") -> None:
+    def __init__(self, args: Any, answer: Answer, pipes: "Pipes") -> None:
         self.args = args
         self.returncode: int | None = None
         self.stdin, self.stdout, self.stderr = pipes.ours
         self._answer = answer
+        self._lock = threading.Lock()
+        self._talk = Talk()
+        self._pidfd = -1
         message, fds = answer.first()
         self.pid: int = message["pid"]
         self._pidfd = fds[0]
-        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        self._answer.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
 
     def __repr__(self) -> str:
         return f"<Member {self.pid} returncode={self.returncode}>"
 
     def poll(self) -> int | None:
         """The return code if the member has ended, else None."""
-        try:
-            return self.wait(0)
-        except subprocess.TimeoutExpired:
-            return None
+        return self.returncode if self._ends_within(0.0) else None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; return the return code. Raises subprocess.TimeoutExpired."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if self.returncode is not None:
-            return self.returncode
-        waiter = select.poll()
-        waiter.register(self._answer.fileno(), select.POLLIN)
-        left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if not waiter.poll(left_ms):
+        if not self._ends_within(timeout):
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        assert self.returncode is not None
+        return self.returncode
+
+    def _ends_within(self, timeout: float | None) -> bool:
+        with self._lock:
+            if self.returncode is not None:
+                return True
+            fd = os.dup(self._answer.fileno())  # another thread may close the original meanwhile
+        try:
+            waiter = select.poll()
+            waiter.register(fd, select.POLLIN)
+            if not waiter.poll(None if timeout is None else max(0.0, timeout) * 1000):
+                return False
+        finally:
+            os.close(fd)
         with self._lock:
             if self.returncode is None:
                 self.returncode = self._answer.ended()
                 self._answer.close()
                 os.close(self._pidfd)
-        return self.returncode
+                self._pidfd = -1
+        return True
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to exactly this member; nothing happens if it has ended."""
@@ -78,22 +93,20 @@ class Member:
         self.send_signal(9)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Write `input`, read stdout and stderr to their ends, wait. Raises subprocess.TimeoutExpired."""
+        """Write `input`, read stdout and stderr to their ends, wait. Raises subprocess.TimeoutExpired.
+
+        After that error it may be called again, without `input`: nothing is lost.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        results: dict[str, Any] = {}
-        threads = []
-        if self.stdin is not None:
-            threads.append(_thread(lambda: _feed(self.stdin, input)))
-        for name in ("stdout", "stderr"):
-            stream = getattr(self, name)
-            if stream is not None:
-                threads.append(_thread(functools.partial(_collect, stream, name, results)))
-        for thread in threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return results.get("stdout"), results.get("stderr")
+        if not self._talk.go((self.stdin, self.stdout, self.stderr), input, deadline):
+            said = (self._talk.said(stream, raw=True) for stream in (self.stdout, self.stderr))
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, *said)
+        try:
+            self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            said = (self._talk.said(stream, raw=True) for stream in (self.stdout, self.stderr))
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, *said) from None
+        return self._talk.said(self.stdout), self._talk.said(self.stderr)
 
     def __enter__(self) -> "Member":
         return self
@@ -110,23 +123,12 @@ class Member:
         self.wait()
 
 
-def _thread(work: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def _collect(stream: IO[Any], name: str, results: dict[str, Any]) -> None:
-    results[name] = stream.read()
-
-
-def _feed(stream: Any, data: Any) -> None:
+def _is_open(fd: int) -> bool:
     try:
-        if data:
-            stream.write(data)
-        stream.close()
-    except BrokenPipeError:
-        pass  # it did not want to read all of it, as with subprocess
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 class Pipes:
@@ -140,17 +142,21 @@ class Pipes:
             self.theirs.append(self._one(number, redirect, text))
 
     def _one(self, number: int, redirect: Redirect, text: dict[str, Any] | None) -> int:
+        if redirect == subprocess.DEVNULL or redirect is None and not _is_open(number):
+            return self._closed_later(wire.above_stdio(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
         if redirect is None:
             return number
-        if redirect == subprocess.DEVNULL:
-            return self._closed_later(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         if redirect == subprocess.STDOUT:
+            if number != 2:
+                raise ValueError("STDOUT can only be used for stderr")
             return self.theirs[1]
         if redirect == subprocess.PIPE:
-            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            read_end, write_end = (wire.above_stdio(fd) for fd in os.pipe2(os.O_CLOEXEC))
             inner, outer = (read_end, write_end) if number == 0 else (write_end, read_end)
             stream: Any = open(outer, "wb" if number == 0 else "rb")
-            self.ours[number] = io.TextIOWrapper(stream, **text) if text is not None else stream
+            if text is not None:
+                stream = io.TextIOWrapper(stream, write_through=number == 0, **text)
+            self.ours[number] = stream
             return self._closed_later(inner)
         return redirect if isinstance(redirect, int) else redirect.fileno()
 

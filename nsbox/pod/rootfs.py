@@ -4,6 +4,7 @@
 process, in its new mount namespace, and ends with that process inside its root.
 """
 
+import errno
 import os
 import stat
 from typing import NamedTuple
@@ -164,19 +165,61 @@ def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> 
 def _mount_volumes(root: RootSpec, sources: Sources, root_fd: int, *, make_targets: bool) -> None:
     wanted: list[tuple[Volume | Tmpfs, int]] = [(tmpfs, -1) for tmpfs in root.tmpfs]
     wanted += zip(root.volumes, sources.volume_fds, strict=True)
+    if not wanted:
+        return
+    places = Places(root_fd, make_targets, _reserved_devices(root_fd))
     for what, fd in sorted(wanted, key=_depth):  # a parent first, or it would hide its child
         if isinstance(what, Volume):
             purpose = f"mount {what.source!r} on {what.target!r}"
-            step(purpose, _mount_volume, what, fd, root_fd, make_targets)
+            step(purpose, _mount_volume, what, fd, places)
         else:
-            step(f"mount tmpfs on {what.target!r}", _mount_tmpfs, what, root_fd, make_targets)
+            step(f"mount tmpfs on {what.target!r}", _mount_tmpfs, what, places)
 
 
 def _depth(item: tuple[Volume | Tmpfs, int]) -> int:
     return item[0].target.count("/")
 
 
-def _mount_volume(volume: Volume, known_fd: int, root_fd: int, make_target: bool) -> None:
+class Places(NamedTuple):
+    """Where volumes may go.
+
+    Attributes:
+        make: a target that is missing is made; not so in the host's own tree.
+        reserved: the devices (st_dev) of /proc, /sys and /dev, on which nothing is mounted.
+    """
+
+    root_fd: int
+    make: bool
+    reserved: frozenset[int]
+
+    def open(self, path: str, is_dir: bool) -> int:
+        """A descriptor of the place for a volume. A link of the rootfs may not lead it astray."""
+        if not self.make:
+            fd = mounts.open_in_root(self.root_fd, path, O_PATH_DIR if is_dir else os.O_PATH)
+        elif is_dir:
+            fd = mounts.mkdir_in_root(self.root_fd, path)
+        else:
+            fd = mounts.mkfile_in_root(self.root_fd, path)
+        if os.fstat(fd).st_dev in self.reserved:
+            os.close(fd)
+            reason = "nothing may be mounted in /proc, /sys or /dev, where a link leads to"
+            raise OSError(errno.EPERM, reason, path)
+        return fd
+
+
+def _reserved_devices(root_fd: int) -> frozenset[int]:
+    found = set()
+    for path in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/mqueue"):
+        try:
+            fd = mounts.open_in_root(root_fd, path, os.O_PATH)
+        except OSError:
+            continue  # the host's tree need not have them all
+        found.add(os.fstat(fd).st_dev)
+        os.close(fd)
+    return frozenset(found - {os.fstat(root_fd).st_dev})
+
+
+def _mount_volume(volume: Volume, known_fd: int, places: Places) -> None:
     source_fd = mounts.reopen_host_path(volume.source, known_fd)
     tree_fd = mounts.clone_tree(source_fd, recursive=True)
     attrs = mounts.MNT_BASE_ATTRS
@@ -184,10 +227,10 @@ def _mount_volume(volume: Volume, known_fd: int, root_fd: int, make_target: bool
         attrs |= MountAttr.MOUNT_ATTR_RDONLY
     syscalls.mount_setattr(tree_fd, attrs, recursive=True)
     is_dir = stat.S_ISDIR(os.fstat(source_fd).st_mode)
-    mounts.attach(tree_fd, _target(root_fd, volume.target, is_dir, make_target))
+    mounts.attach(tree_fd, places.open(volume.target, is_dir))
 
 
-def _mount_tmpfs(tmpfs: Tmpfs, root_fd: int, make_target: bool) -> None:
+def _mount_tmpfs(tmpfs: Tmpfs, places: Places) -> None:
     options = {"mode": f"{tmpfs.mode:o}"}
     if tmpfs.size_bytes is not None:
         options["size"] = str(tmpfs.size_bytes)
@@ -201,10 +244,4 @@ def _mount_tmpfs(tmpfs: Tmpfs, root_fd: int, make_target: bool) -> None:
     mount_fd = mounts.new_filesystem("tmpfs", options, attrs)
     if tmpfs.read_only:
         syscalls.mount_setattr(mount_fd, MountAttr.MOUNT_ATTR_RDONLY, recursive=False)
-    mounts.attach(mount_fd, _target(root_fd, tmpfs.target, True, make_target))
-
-
-def _target(root_fd: int, path: str, is_dir: bool, make: bool) -> int:
-    if not make:  # the tree is the host's own: nothing is made in it
-        return mounts.open_in_root(root_fd, path, O_PATH_DIR if is_dir else os.O_PATH)
-    return mounts.mkdir_in_root(root_fd, path) if is_dir else mounts.mkfile_in_root(root_fd, path)
+    mounts.attach(mount_fd, places.open(tmpfs.target, is_dir=True))

@@ -3,7 +3,8 @@
 A program may have threads, and its namespaces are its own business. So the first call starts
 one small process with a single thread, which is kept; each request is done by a worker that
 it forks. A worker is to the library what the command `nsbox` is to a shell: the parent of the
-member it starts, which dies with it. All of them end when the program does.
+member it starts, which dies with it. All of them end when the program does, however that was:
+the spawner reads an end of file then, removes the pods that were not to be kept, and ends.
 
 program                    spawner                    worker
   request, fds ----------> fork --------------------> create or join
@@ -15,33 +16,75 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, Iterable, NoReturn
 
 from ..errors import NsboxError
 from ..linux import process
 from ..privilege import attributes
 from ..spec import member_spec_from_dict, pod_spec_from_dict
-from . import attach, create, supervise, target, wire
+from . import attach, create, lifecycle, store, supervise, target, wire
 
-
+# The workers that made a pod which ends with the program, by the environment of their requests.
+_mine: dict[tuple[tuple[str, str], ...], set[process.Identity]] = {}
 
 
 def serve(channel_fd: int) -> NoReturn:
     """Serve requests until the program closes its end. Runs as the main function of the spawner."""
     attributes.set_name("nsbox:spawner")
     os.umask(0o077)
+    os.chdir("/")  # the program's directory may be on a disk that somebody wants to unmount
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, _collect)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # inherited from the thread that started us
     channel = socket.socket(fileno=channel_fd)
+    our_pidfd = os.pidfd_open(os.getpid())
     while (received := wire.receive(channel)) is not None:
         request, fds = received
-        if os.fork() == 0:
+        started_r, started_w = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
             channel.close()
-            _work(request, fds)
-        for fd in fds:
+            os.close(started_w)
+            os.read(started_r, 1)  # end of file: our identity has been noted
+            os.close(started_r)
+            _work(request, fds, our_pidfd)
+        _note(pid, request)
+        for fd in (started_r, started_w, *fds):
             os.close(fd)
+    _remove_pods()
     os._exit(0)
+
+
+def _note(pid: int, request: dict[str, Any]) -> None:
+    if request["verb"] == "create" and request["spec"]["die_with_parent"]:
+        environment = tuple(sorted(request["environment"].items()))
+        _mine.setdefault(environment, set()).add(process.identify(pid))
+
+
+def _remove_pods() -> None:
+    """The program has ended: its pods end, and leave no record."""
+    for environment, makers in _mine.items():
+        _take_environment(environment)
+        for entry in _entries():
+            if entry.record is not None and entry.record.maker in makers:
+                try:
+                    lifecycle.remove(entry.name, force=True)
+                except (NsboxError, OSError):
+                    continue  # nobody is left to be told; nsbox prune finds it
+
+
+def _entries() -> list[store.Entry]:
+    try:
+        return store.entries()
+    except (NsboxError, OSError):
+        return []
+
+
+def _take_environment(environment: Iterable[tuple[str, str]]) -> None:
+    for name in wire.ENVIRONMENT:
+        os.environ.pop(name, None)
+    os.environ.update(environment)
 
 
 def _collect(_signum: int, _frame: object) -> None:
@@ -52,16 +95,13 @@ def _collect(_signum: int, _frame: object) -> None:
         pass
 
 
-def _work(request: dict[str, Any], fds: list[int]) -> NoReturn:
+def _work(request: dict[str, Any], fds: list[int], spawner_pidfd: int) -> NoReturn:
     """Do one request and end. Never returns into the spawner's loop."""
     reply = socket.socket(fileno=fds[0])
     try:
-        attributes.die_with_parent(os.pidfd_open(os.getppid()))
+        attributes.die_with_parent(spawner_pidfd)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for name in wire.ENVIRONMENT:
-            os.environ.pop(name, None)
-        os.environ.update(request["environment"])
-        os.chdir(request["cwd"])
+        _take_environment(request["environment"].items())
         _VERBS[request["verb"]](request, fds[1:], reply)
     except NsboxError as err:
         wire.send(reply, {"error": process.encode_error(err).decode()})

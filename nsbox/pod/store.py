@@ -25,6 +25,7 @@ from .files import CorruptFile, read_json, write_json
 from .record import MemberRecord, PodRecord, member_from_dict, member_to_dict, pod_from_dict, pod_to_dict
 
 LOCK_TIMEOUT_S = 30.0
+_TAKE_TRIES = 100
 _RECORD = "pod.json"
 
 
@@ -102,11 +103,12 @@ def reserve(record: PodRecord) -> Locked:
     """
     pods_fd = statedir.pods_fd()
     try:
-        while True:
+        for _ in range(_TAKE_TRIES - 1):
             try:
                 return _take_name(pods_fd, record)
             except FileNotFoundError:
                 continue  # swept away by another command before we had locked it
+        return _take_name(pods_fd, record)
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise PodExists(
@@ -120,17 +122,23 @@ def reserve(record: PodRecord) -> Locked:
 
 def _take_name(pods_fd: int, record: PodRecord) -> Locked:
     new = f".new-{record.id}"
-    os.mkdir(new, 0o700, dir_fd=pods_fd)
-    held = Locked(record.name, os.open(new, statedir.DIR, dir_fd=pods_fd))
+    held = Locked(record.name, -1)
     try:
+        os.mkdir(new, 0o700, dir_fd=pods_fd)
+        held.fd = os.open(new, statedir.DIR, dir_fd=pods_fd)
         fcntl.flock(held.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.mkdir("members", 0o700, dir_fd=held.fd)
         held.write(record)
         os.rename(new, record.name, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
-        os.fsync(pods_fd)
     except BaseException:
         held.close()
         _remove_tree(pods_fd, new)
+        raise
+    try:
+        os.fsync(pods_fd)
+    except BaseException:
+        held.forget()
+        held.close()
         raise
     return held
 
@@ -154,8 +162,10 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
         while True:
             try:
                 fd = os.open(_checked(name), statedir.DIR, dir_fd=pods_fd)
-            except OSError:
-                raise not_found(name) from None
+            except OSError as err:
+                if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise not_found(name) from None
+                raise NsboxError(f"cannot lock pod {name!r}") from err
             statedir.wait_for_lock(fd, name, deadline, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             # It may have been renamed away while we waited: then the lock is of nothing.
             try:

@@ -76,7 +76,12 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
             os.write(answer_w, process.encode_error(err))
             os._exit(process.EXIT_SETUP_FAILED)
         os.close(output_w)
-        os.write(answer_w, b"%d" % started.pid)
+        try:
+            os.write(answer_w, b"%d" % started.pid)
+        except OSError:  # the caller was interrupted: nobody would know of this member
+            process.kill_and_reap(started)
+            _forget(members_fd, record)
+            os._exit(0)
         os.close(answer_w)
         target.close()
         _look_after(started, members_fd, record, output_r)

@@ -85,7 +85,11 @@ def _of_pid(pid: int) -> Target:
         pidfd = os.pidfd_open(pid)
     except (OSError, OverflowError, ValueError):
         raise PodNotFound(f"cannot find process {pid}", hint="a pod is also known by its name: nsbox ls") from None
-    record = _pod_of_pause(pid)
+    try:
+        record = _pod_of_pause(pid)
+    except NsboxError:
+        os.close(pidfd)
+        raise
     if record is not None:
         return _of_record(record, pid, pidfd)
     try:
@@ -102,9 +106,19 @@ def _of_pid(pid: int) -> Target:
 
 
 def _pod_of_pause(pid: int) -> PodRecord | None:
+    """The pod whose PID 1 has this number.
+
+    Raises:
+        PodDead: it had, since the machine was booted. Who asks for the pod by its number shall not
+            get another process instead, and run a command beside that.
+    """
     for entry in store.entries():
-        if entry.status == "running" and entry.record and entry.record.pause and entry.record.pause.pid == pid:
-            return entry.record
+        pause = entry.record.pause if entry.record else None
+        if entry.record and pause and pause.pid == pid and pause.boot_id == process.boot_id():
+            if entry.status == "running":
+                return entry.record
+            if entry.status == "dead":
+                raise dead(entry.name)
     return None
 
 

@@ -37,6 +37,25 @@ def set_name(name: str) -> None:
     prctl.set_name(name)
 
 
+def hide_arguments(name: bytes) -> None:
+    """Overwrite what /proc/PID shows as the caller's arguments and environment.
+
+    For a process that never calls execve(2): os.environ.clear() leaves that memory as it is.
+    See arg_start to env_end in proc_pid_stat(5).
+
+    Args:
+        name: what is shown as its one argument, cut to the room there is.
+    """
+    arg_start, arg_end, env_start, env_end = map(int, process.stat_fields("self")[45:49])
+    mem_fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(mem_fd, bytes(env_end - env_start), env_start)
+        room = arg_end - arg_start
+        os.pwrite(mem_fd, name[: room - 1].ljust(room, b"\0"), arg_start)
+    finally:
+        os.close(mem_fd)
+
+
 def drop_chroot_right() -> None:
     """Give up CAP_SYS_CHROOT for good, so that a plain chroot cannot be left by a second one."""
     prctl.cap_effective.drop("sys_chroot")

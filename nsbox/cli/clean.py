@@ -1,0 +1,116 @@
+"""A clean process to begin with, whatever the caller left, and an end that says what was lost.
+
+Closed stdio, ignored or blocked signals, a wild umask, a small limit on descriptors: each of
+them is common (cron, nohup, daemons), and each would make some later step go wrong.
+"""
+
+import errno
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Callable
+
+from ..errors import Interrupted, NsboxError
+
+FREE_FDS = 24  # a pod with a rootfs takes 18; running out half way would leave a record behind
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def begin() -> None:
+    """Undo what the caller may have left. The first thing that the command does.
+
+    Raises:
+        NsboxError: the limit on open files leaves too few descriptors to work with.
+    """
+    _open_stdio()
+    os.umask(0o077)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would eat exit statuses
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for signum in _ENDING:
+        if signal.getsignal(signum) != signal.SIG_IGN:  # nohup(1) shall stay what it is
+            signal.signal(signum, _interrupt)
+    _check_free_fds()
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)  # a second one must not cut the undoing off
+    raise Interrupted(signum)
+
+
+def _open_stdio() -> None:
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError as err:
+            if err.errno == errno.EBADF:  # else the next open would become stdin or stdout
+                os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:  # so it is where fd 1 was closed at the interpreter's start
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _check_free_fds() -> None:
+    fds: list[int] = []
+    try:
+        while len(fds) < FREE_FDS:
+            fds.append(os.dup(0))
+    except OSError as err:
+        raise NsboxError(
+            f"cannot work with {len(fds)} free file descriptors, {FREE_FDS} are needed",
+            hint="raise the limit, as with: ulimit -n 1024",
+        ) from err
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def flush_answer() -> None:
+    """Write out what was printed.
+
+    Raises:
+        BrokenPipeError: nobody reads it. NsboxError: it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop(1)
+        raise
+    except OSError as err:
+        _drop(1)
+        raise NsboxError("cannot write the answer to stdout") from err
+
+
+def answer(make: Callable[[], str], undo: Callable[[], object]) -> None:
+    """Print the answer of a verb that makes something. If it cannot be told, undo what was made.
+
+    Once it is told, no signal is taken any more: a status of failure would not be the truth.
+    """
+    try:
+        print(make())
+        flush_answer()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    except BaseException:
+        undo()
+        raise
+
+
+def tell(*lines: str) -> None:
+    """Print lines on stderr. Where that is full or broken, the exit status alone must do."""
+    try:
+        for line in lines:
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _drop(2)
+
+
+def _drop(fd: int) -> None:
+    """Let what could not be written go, or Python would try once more at its end, and complain."""
+    null_fd = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_fd, fd)
+    os.close(null_fd)
