@@ -1,7 +1,5 @@
 """``python -m nsbox``."""
 
-import sys
+from nsbox.cli import entry
 
-from nsbox.cli import main
-
-sys.exit(main())
+entry()

@@ -91,7 +91,7 @@ HINTS = {
     ("unshare", errno.EPERM): _ROOT_OR_USERNS,
     ("unshare", errno.ENOSPC): _LIMITS,
     ("unshare", errno.EUSERS): _LIMITS,
-    ("setns", errno.EPERM): "joining needs root, or to be the owner of the target's user namespace",
+    ("setns", errno.EPERM): "joining needs root, or to own the target's user namespace and share it too",
     ("setns", errno.ESRCH): "the target has ended",
     ("pivot_root", errno.EINVAL): "the current root cannot be pivoted (an initramfs?): see --chroot",
     ("mount_setattr", errno.ENOSYS): "needs Linux 5.12",

@@ -56,13 +56,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options_of(verb: str) -> list[str]:
+    """The long options of a verb, and what else can stand behind it: verbs of its own, choices."""
     from . import front
 
-    parser = front.build_parser([verb])
-    (group,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return sorted(
-        word for action in group.choices[verb]._actions for word in action.option_strings if word.startswith("--")
-    )
+    words: list[str] = []
+    _collect(_verbs_of(front.build_parser([verb]))[verb], words)
+    return sorted(set(words))
+
+
+def _verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(action.choices)
+    return found
+
+
+def _collect(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    for action in parser._actions:
+        words += [word for word in action.option_strings if word.startswith("--")]
+        if not action.option_strings and action.choices is not None:
+            words += action.choices
+    for below in _verbs_of(parser).values():
+        _collect(below, words)
 
 
 def _fish(words: dict[str, list[str]]) -> str:
@@ -72,6 +88,10 @@ def _fish(words: dict[str, list[str]]) -> str:
     for verb, known in words.items():
         purpose = front.VERBS[verb][1].replace("'", "\\'")
         lines.append(f"complete -c nsbox -n __fish_use_subcommand -a {verb} -d '{purpose}'")
-        lines += [f"complete -c nsbox -n '__fish_seen_subcommand_from {verb}' -l {word[2:]}" for word in known]
+        lines += [f"complete -c nsbox -n '__fish_seen_subcommand_from {verb}' {_fish_word(word)}" for word in known]
     lines.append("complete -c nsbox -n 'not __fish_use_subcommand' -a '(nsbox ls -q 2>/dev/null)'")
     return "\n".join(lines) + "\n"
+
+
+def _fish_word(word: str) -> str:
+    return f"-l {word[2:]}" if word.startswith("--") else f"-a {word}"

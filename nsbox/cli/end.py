@@ -92,7 +92,7 @@ def _pod_name(text: str) -> str:
     from ..errors import SpecError
 
     if text.isascii() and text.isdigit():
-        raise SpecError(f"cannot use {text} as a pod's name: it is a PID",
+        raise SpecError(f"cannot use {parse.quote(text)} as a pod's name: it is a PID",
                         hint="nsbox ls shows which pod has it; nsbox kill sends a signal to a PID")  # fmt: skip
     return parse.check_name(text)
 

@@ -111,6 +111,9 @@ def _dispatch(words: list[str]) -> int:
     parser = build_parser([verb], dashes=command is not None)
     args, unknown = parser.parse_known_args(before)
     if unknown := [word for word in unknown if word != "--"]:
+        if command is not None and not unknown[0].startswith("-"):
+            raise SpecError(f"cannot use argument {quote(unknown[0])} before --",
+                            hint="the command stands after -- as a whole")  # fmt: skip
         raise _unknown(unknown[0], f"nsbox {verb}")
     args.after_dashes = command
     module, _, function = args.handler.partition(":")

@@ -4,9 +4,10 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterable
 
 from ..errors import NsboxError
-from . import apt, command, entries, tree
+from . import apt, command, entries, stage, tree
 from .command import LineHandler
 from .recipe import Recipe, printable
 
@@ -16,6 +17,13 @@ _OFFLINE = re.compile(
 )
 _IDLE_TALK = re.compile(r"I: (running --|main\(\)|success in|chroot architecture|finding correct)")
 _RIGHTS = "run it as root, or give yourself subordinate ids: package uidmap, subuid(5), subgid(5)"
+# What dpkg leaves out of a slim tree. The licences stay. See dpkg(1).
+_SLIM = (
+    "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*",
+)
+_Origin = tuple[str, list[str], str]
 # The last words of mmdebstrap only repeat that the command before failed.
 _ECHO = re.compile(r"(setup failed|mmdebstrap failed|.*-oAPT::Status-Fd)")
 
@@ -32,12 +40,20 @@ def make(
         why = f"cannot build rootfs '{place.name}': mmdebstrap is not installed"
         raise NsboxError(why, hint="apt-get install mmdebstrap")
     root = os.path.join(place.entry, "rootfs")
-    suite, mirrors, own_mirror = _origin(recipe, place.work)
-    argv = _command(recipe, packages, place.work) + [suite, root, *mirrors]
-    said = _Listener(step)
-    env = command.environment(TMPDIR=place.work)  # else a killed one leaves files in /tmp
-    if command.run(argv, env, place.lock_fd, said, cwd=place.work) != 0:
-        raise said.error(place.name)
+    origin = _origin(recipe, place.work)
+    suite, _, own_mirror = origin
+    lend = f'cp {shlex.quote(apt.lend_conf(place.work))} "$1"/etc/apt/apt.conf.d/'
+    options = [f"--variant={recipe.variant}", f"--setup-hook={lend}"]
+    if recipe.slim == "yes":
+        options += [f"--dpkgopt={choice}" for choice in _SLIM]
+    if recipe.stage:
+        build = stage.hook_that_builds(recipe.stage, recipe.folder, place)
+        step("making the tree with the tools")
+        more = (*options, f"--customize-hook={build}")
+        _bootstrap(stage.root_of(place), recipe.stage.include, more, origin, place, step)
+        options.append(f"--customize-hook={stage.hook_that_copies(place)}")
+        step("making the tree that stays")
+    _bootstrap(root, packages, options, origin, place, step)
     step("taking the lent apt settings back")
     apt.leave_public_sources(root, suite, own_mirror)
     for name in ("etc/hostname", "etc/resolv.conf"):  # the host's, copied in by mmdebstrap
@@ -45,7 +61,22 @@ def make(
     return suite
 
 
-def _origin(recipe: Recipe, work: str) -> tuple[str, list[str], str]:
+def _bootstrap(
+    root: str, packages: Iterable[str], options: Iterable[str], origin: _Origin,
+    place: entries.Workplace, step: LineHandler,
+) -> None:
+    """Let mmdebstrap make the tree `root`."""
+    suite, mirrors, _ = origin
+    argv = ["mmdebstrap", "--mode=root", "--format=directory", *options]
+    if packages := tuple(packages):
+        argv.append(f"--include={','.join(packages)}")
+    said = _Listener(step)
+    env = command.environment(TMPDIR=place.work)  # else a killed one leaves files in /tmp
+    if command.run([*argv, suite, root, *mirrors], env, place.lock_fd, said, cwd=place.work) != 0:
+        raise said.error(place.name)
+
+
+def _origin(recipe: Recipe, work: str) -> _Origin:
     """(release, where mmdebstrap gets it from: files or an address, the recipe's mirror if used).
 
     No place at all means mmdebstrap's own default, Debian's public mirror.
@@ -54,15 +85,6 @@ def _origin(recipe: Recipe, work: str) -> tuple[str, list[str], str]:
     if release:
         return release, apt.lend_sources(work, release), ""
     return recipe.suite, [recipe.mirror] if recipe.mirror else [], recipe.mirror
-
-
-def _command(recipe: Recipe, packages: tuple[str, ...], work: str) -> list[str]:
-    lend = f'cp {shlex.quote(apt.lend_conf(work))} "$1"/etc/apt/apt.conf.d/'
-    argv = ["mmdebstrap", "--mode=root", "--format=directory", f"--variant={recipe.variant}"]
-    argv.append(f"--setup-hook={lend}")
-    if packages:
-        argv.append(f"--include={','.join(packages)}")
-    return argv
 
 
 class _Listener:

@@ -18,6 +18,7 @@ IN_ROOT = Resolve.RESOLVE_IN_ROOT | Resolve.RESOLVE_NO_MAGICLINKS
 NO_SYMLINKS = IN_ROOT | Resolve.RESOLVE_NO_SYMLINKS
 
 MNT_BASE_ATTRS = MountAttr.MOUNT_ATTR_NOSUID | MountAttr.MOUNT_ATTR_NODEV
+_FIRST_USER_NAMESPACE = 0xEFFF_FFFD  # PROC_USER_INIT_INO, linux/proc_ns.h
 _O_PATH_DIR = os.O_PATH | os.O_DIRECTORY
 
 
@@ -139,11 +140,18 @@ def reopen_host_path(path: str, known_fd: int) -> int:
 
 
 def new_filesystem(fstype: str, options: Mapping[str, str], attributes: MountAttr) -> int:
-    """A detached mount of a new file system, for :func:`attach`. See fsopen(2), fsmount(2)."""
+    """A detached mount of a new file system, for :func:`attach`. See fsopen(2), fsmount(2).
+
+    Args:
+        options: those without a value have "".
+    """
     fs_fd = syscalls.fsopen(fstype)
     try:
         for key, value in options.items():
-            syscalls.fsconfig_string(fs_fd, key, value)
+            if value:
+                syscalls.fsconfig_string(fs_fd, key, value)
+            else:
+                syscalls.fsconfig_flag(fs_fd, key)
         syscalls.fsconfig_create(fs_fd)
         return syscalls.fsmount(fs_fd, attributes)
     finally:
@@ -186,10 +194,23 @@ def overlay(lower_fd: int, scratch_fd: int) -> int:
         "workdir": f"/proc/self/fd/{layers['work']}",
     }
     try:
-        return new_filesystem("overlay", options, MountAttr.MOUNT_ATTR_NODEV)
+        return _new_overlay(options)
     finally:
         for fd in layers.values():
             os.close(fd)
+
+
+def _new_overlay(options: Mapping[str, str]) -> int:
+    """In a user namespace overlayfs keeps its marks in user.* attributes, or it could not
+    remember that a directory was replaced. A tmpfs has these since Linux 6.6; before, only
+    removing and making again the same directory fails."""
+    if os.stat("/proc/self/ns/user").st_ino != _FIRST_USER_NAMESPACE:
+        try:
+            return new_filesystem("overlay", {**options, "userxattr": ""}, MountAttr.MOUNT_ATTR_NODEV)
+        except OSError as err:
+            if err.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+    return new_filesystem("overlay", options, MountAttr.MOUNT_ATTR_NODEV)
 
 
 def directory_of(mount_fd: int) -> int:

@@ -5,7 +5,6 @@ Signals go to pidfds, never to a number read from a file.
 """
 
 import errno
-import json
 import os
 import select
 import signal
@@ -13,7 +12,7 @@ import sys
 from typing import Callable, Iterable, NamedTuple, NoReturn
 
 from .. import errors
-from . import syscalls
+from . import syscalls, trouble
 from .flags import CloneFlag
 
 EXIT_SETUP_FAILED = 125
@@ -171,7 +170,7 @@ def spawn_in(
     for fd in (report_w, pid_w, go_r):
         os.close(fd)
     try:
-        started = _learn_pid(pid_r, middle_pid, report_r, doing)
+        started = _learn_pid(pid_r, middle_pid, report_r, go_w, doing)
         try:
             if before_go is not None:
                 before_go(started.pid)
@@ -190,10 +189,13 @@ def spawn_in(
     return started
 
 
-def _learn_pid(pid_r: int, middle_pid: int, report_r: int, doing: str) -> Spawned:
+def _learn_pid(pid_r: int, middle_pid: int, report_r: int, go_w: int, doing: str) -> Spawned:
     answer = _read_all(pid_r)
     os.waitpid(middle_pid, 0)
     if not answer:
+        # The middle ended too early, perhaps with a child made: that one holds the report open,
+        # and ends when our end of its go is closed, which this does.
+        os.dup2(pid_r, go_w, inheritable=False)
         _check_report(_read_all(report_r), doing)
     pid = int(answer)
     return Spawned(pid, os.pidfd_open(pid))
@@ -207,17 +209,19 @@ def _run(child: Child, report_w: int, doing: str) -> NoReturn:
     global _report_fd
     _report_fd = report_w
     try:
+        # Before any namespace is joined: a module that is missing now would be looked for in there.
+        seal_imports()
         for signum in _OURS:  # the parent's handlers raise, and a child must not
             signal.signal(signum, signal.SIG_DFL)
         child()
     except errors.NsboxError as err:
-        os.write(report_w, encode_error(err))
+        os.write(report_w, trouble.encode(err))
     except OSError as err:
-        failure = errors.NsboxError(f"cannot {doing}", hint=_hint(err))
-        failure.__cause__ = err
-        os.write(report_w, encode_error(failure))
+        wrapped = errors.NsboxError(f"cannot {doing}", hint=trouble.hint(err))
+        wrapped.__cause__ = err
+        os.write(report_w, trouble.encode(wrapped))
     except BaseException as err:
-        os.write(report_w, encode_error(errors.NsboxError(f"cannot {doing}: {err!r}")))
+        os.write(report_w, trouble.encode(errors.NsboxError(f"cannot {doing}: {err!r}")))
     finally:
         os._exit(EXIT_SETUP_FAILED)
 
@@ -279,56 +283,5 @@ def _check_report(report: bytes, doing: str) -> None:
         return
     detail = report.removeprefix(_ALIVE_REPORT)
     if detail:
-        raise decode_error(detail)
+        raise trouble.decode(detail)
     raise errors.NsboxError(f"cannot {doing}: the new process was killed while it was set up")
-
-
-def _hint(err: OSError) -> str:
-    hint = errors.hint_for((err.strerror or "").partition(":")[0], err.errno)
-    return hint + _lowest_limit() if hint and err.errno in (errno.ENOSPC, errno.EUSERS) else hint
-
-
-def _lowest_limit() -> str:
-    """The most likely one of the limits in /proc/sys/user, with its value. See namespaces(7)."""
-    found = []
-    try:
-        for name in os.listdir("/proc/sys/user"):
-            if name.endswith("_namespaces"):
-                found.append((int(_read_file(f"/proc/sys/user/{name}")), name))
-    except (OSError, ValueError):
-        pass  # no /proc here: the message does without
-    return f" (the lowest is {min(found)[1]} = {min(found)[0]})" if found else ""
-
-
-def encode_error(err: errors.NsboxError) -> bytes:
-    """An error as JSON, so that another process can raise the same one."""
-    cause = err.__cause__ if isinstance(err.__cause__, OSError) else None
-    filename = cause.filename if cause else None
-    if isinstance(filename, bytes):
-        filename = os.fsdecode(filename)
-    return json.dumps(
-        {
-            "class": type(err).__name__,
-            "message": str(err),
-            "hint": err.hint or (_hint(cause) if cause else ""),
-            "exit_status": err.exit_status,
-            "errno": cause.errno if cause else None,
-            "strerror": cause.strerror if cause else None,
-            "filename": filename if isinstance(filename, str) else None,
-        }
-    ).encode()
-
-
-def decode_error(report: bytes) -> errors.NsboxError:
-    """The error that :func:`encode_error` wrote down, cause and all."""
-    data = json.loads(report)
-    kind = getattr(errors, data["class"], errors.NsboxError)
-    if kind is errors.CommandError:
-        err: errors.NsboxError = errors.CommandError(
-            data["message"], hint=data["hint"], exit_status=data["exit_status"]
-        )
-    else:
-        err = kind(data["message"], hint=data["hint"])
-    if data["errno"] is not None:
-        err.__cause__ = OSError(data["errno"], data["strerror"], data["filename"])
-    return err

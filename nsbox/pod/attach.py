@@ -22,7 +22,7 @@ _FORWARDED = frozenset(
     }
 )  # fmt: skip
 # What a terminal would send to the whole foreground group, so that a shell's child gets it too.
-_FOR_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT})
+_FOR_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGSTOP, signal.SIGCONT})
 _EOF_BYTE = b"\x04"
 
 
@@ -30,7 +30,7 @@ class Stream(NamedTuple):
     """Where one of the member's three descriptors leads.
 
     Attributes:
-        inner_fd: what the member gets.
+        inner_fd: what the member gets; -1 is /dev/null.
         outer_fd: our end of the pipe, or -1 if `inner_fd` is the caller's own.
     """
 
@@ -56,7 +56,8 @@ def run(
     Args:
         tty: give it a pty; fds[0] is then a terminal.
         fds: the caller's stdin, stdout and stderr.
-        started_here: told once the command has been executed.
+        started_here: told once the command has been executed; then those of `fds` that the
+            member has taken over are closed here, unless they are our own 0, 1, 2.
 
     Raises:
         NsboxError: it could not be started.
@@ -72,7 +73,7 @@ def run(
 
 def _hold_signals(_pid: int) -> None:
     """From here on a signal is for the member; relay.attend() takes those that wait."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED - {signal.SIGTSTP})
 
 
 def _run_on_pipes(
@@ -80,10 +81,16 @@ def _run_on_pipes(
 ) -> int:
     streams = [_stream(fd, number == 0) for number, fd in enumerate(fds)]
     inner = (streams[0].inner_fd, streams[1].inner_fd, streams[2].inner_fd)
-    started = member.start(target, spec, lambda _null: inner, before_go=_hold_signals)
+    started = member.start(
+        target, spec, lambda null_fd: (null_fd if inner[0] < 0 else inner[0], *inner[1:]),
+        before_go=_hold_signals,
+    )  # fmt: skip
     relays = []
     for number, (fd, stream) in enumerate(zip(fds, streams, strict=True)):
-        if stream.outer_fd >= 0:
+        if stream.outer_fd < 0:
+            if fd > 2 and stream.inner_fd >= 0:  # lent by another process: an end of a pipe must not stay open here
+                os.close(fd)
+        else:
             os.close(stream.inner_fd)
             if number == 0:
                 relays.append(relay.Relay(fd, stream.outer_fd, is_input=True, close_dst=True))
@@ -92,7 +99,8 @@ def _run_on_pipes(
     started_here(started)
 
     def on_signal(signum: int) -> None:
-        _forward(started, signum)
+        # The kernel throws SIGTSTP away in a session without a terminal: setpgid(2), orphaned groups.
+        _forward(started, signal.SIGSTOP if signum == signal.SIGTSTP else signum)
         if signum == signal.SIGTSTP:
             terminal.suspend_self(None)
             _forward(started, signal.SIGCONT)
@@ -104,8 +112,17 @@ def _run_on_pipes(
 def _stream(fd: int, is_input: bool) -> Stream:
     if not os.isatty(fd):
         return Stream(fd, -1)
+    if is_input and _in_background(fd):
+        return Stream(-1, -1)  # to read for a member that may never want it would get us stopped
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     return Stream(read_end, write_end) if is_input else Stream(write_end, read_end)
+
+
+def _in_background(fd: int) -> bool:
+    try:
+        return os.tcgetpgrp(fd) != os.getpgrp()
+    except OSError:
+        return False  # not our controlling terminal, so job control is not ours either
 
 
 def _run_on_pty(target: Target, spec: MemberSpec, fds: tuple[int, int, int]) -> int:
@@ -117,13 +134,14 @@ def _run_on_pty(target: Target, spec: MemberSpec, fds: tuple[int, int, int]) -> 
         master, slave = _open_pty_inside()
         terminal.copy_window_size(fds[0], slave)
         socket.send_fds(theirs, [b"m"], [master])
+        errors_fd = os.dup(fds[2])
         terminal.make_controlling(slave)
-        return (0, 1, 2)
+        return (0, 1, 2 if os.isatty(errors_fd) else errors_fd)  # 2>FILE is kept
 
     with ours:
         with theirs:
             started = member.start(target, spec, open_inside, terminal=True, before_go=_hold_signals)
-        master = socket.recv_fds(ours, 1, 1)[1][0]
+        master = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)[1][0]
     relays = [
         relay.Relay(fds[0], master, is_input=True, eof_byte=_EOF_BYTE),
         relay.Relay(master, fds[1], close_src=True),

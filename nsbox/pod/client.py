@@ -13,7 +13,7 @@ import threading
 from typing import Any, Sequence
 
 from ..errors import NsboxError
-from ..linux import process
+from ..linux import process, trouble
 from . import wire
 
 
@@ -36,7 +36,7 @@ class Answer:
         message, fds = received
         if "error" in message:
             self.close()
-            raise process.decode_error(message["error"].encode())
+            raise trouble.decode(message["error"].encode())
         return message, fds
 
     def ended(self) -> int:
@@ -111,7 +111,7 @@ def request(verb: str, fds: Sequence[int] = (), **what: Any) -> Answer:
             _spawner = _Spawner()
         try:
             _spawner.send(message, [theirs.fileno(), *fds])
-        except OSError:  # it was killed: once more with a new one
+        except (BrokenPipeError, ConnectionResetError):  # it was killed: once more with a new one
             _spawner.close()
             _spawner = _Spawner()
             _spawner.send(message, [theirs.fileno(), *fds])

@@ -41,6 +41,8 @@ def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
         PodExists: the name is taken.
         NsboxError: a step failed; nothing of the pod is left.
     """
+    if any(spec.time) and os.geteuid() != 0:
+        raise NsboxError("cannot shift the clocks of a pod", hint="that needs root; --with time alone does not")
     sources = rootfs.open_sources(spec.root)
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
@@ -76,6 +78,7 @@ def _intent(spec: PodSpec) -> PodRecord:
         init=tuple(os.fsdecode(word) for word in spec.init),
         labels=spec.labels,
         stop_timeout_s=spec.stop_timeout_s,
+        vantage=store.vantage(),
     )
 
 
@@ -128,8 +131,9 @@ def _start(
 def _shift_clocks(spec: PodSpec) -> None:
     """Make the time namespace here: its offsets can be set only while nobody is inside."""
     syscalls.unshare(CloneFlag.CLONE_NEWTIME)
-    with open("/proc/self/timens_offsets", "w", encoding="ascii") as file:
-        file.write(f"monotonic {spec.time.monotonic_s} 0\nboottime {spec.time.boottime_s} 0\n")
+    fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, f"monotonic {spec.time.monotonic_s} 0\nboottime {spec.time.boottime_s} 0\n".encode())
+    os.close(fd)
 
 
 def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int) -> NoReturn:

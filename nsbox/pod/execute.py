@@ -50,6 +50,7 @@ def stay_as_pause(main: Callable[[], NoReturn], null_fd: int) -> NoReturn:
     """
     _take_stdio((null_fd, null_fd, null_fd))
     process.reset_signals()
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     process.about_to_exec()
     syscalls.close_range(3, cloexec_only=False)  # an end of file, as an execve would give
     main()

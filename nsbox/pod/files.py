@@ -23,6 +23,9 @@ def write_json(dir_fd: int, name: str, data: dict[str, Any]) -> None:
     Raises:
         OSError: the disk is full or the like; the old content is still there.
     """
+    raw = json.dumps(data, sort_keys=True).encode()
+    if len(raw) > _MAX_BYTES:  # it could not be read back
+        raise OSError(errno.EFBIG, f"write: larger than {_MAX_BYTES} bytes")
     temporary = f".{name}.{os.getpid()}.tmp"
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -32,7 +35,7 @@ def write_json(dir_fd: int, name: str, data: dict[str, Any]) -> None:
         fd = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
     try:
         try:
-            _write_all(fd, json.dumps(data, sort_keys=True).encode())
+            _write_all(fd, raw)
             os.fsync(fd)
         finally:
             os.close(fd)

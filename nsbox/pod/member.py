@@ -87,6 +87,11 @@ def start(
 def _check(target: Target, spec: MemberSpec) -> None:
     if process.has_ended(target.pidfd):
         raise _gone(target)
+    if spec.hostname and (target.pod is None or "uts" in plan(target, spec.share, False).enter):
+        raise SpecError(
+            f"cannot set a hostname: this member shares that of {target.label}",
+            hint="leave uts out of --share, or give the name to nsbox create",
+        )
     if spec.root is None:
         return
     if not spec.root.path and (spec.root.volumes or spec.root.tmpfs or spec.root.read_only):
@@ -119,6 +124,8 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
 
 
 def _enter_namespaces(target: Target, todo: Plan) -> None:
+    if os.geteuid() == 0:
+        attributes.drop_groups()  # in there it may not be possible any more
     namespaces.join(target.pidfd, todo.enter)
     if target.root_fd >= 0 and {"mnt"} <= todo.enter & todo.new:
         # A chrooted pod's mounts are about to be copied: our root goes along only from inside.
@@ -144,7 +151,10 @@ def _pod_shm(target: Target, todo: Plan) -> int:
     if pid == 0:
         status = 1
         try:
+            process.seal_imports()
             namespaces.join(target.pidfd, frozenset({"mnt"}) | ({"user"} & target.kinds))
+            if target.root_fd >= 0:  # of a chrooted target: else this would be the host's /dev/shm
+                _change_root(target.root_fd)
             copy_fd = mounts.open_mount_of_root("/dev/shm")
             os.dup2(copy_fd, slot_fd, inheritable=False)
             os.close(copy_fd)

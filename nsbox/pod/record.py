@@ -27,6 +27,8 @@ class PodRecord(NamedTuple):
         rootfs: the directory, for people to read; never used as a path again.
         chroot: its root is a plain chroot.
         init: its PID 1 is a program of the user's.
+        vantage: inode numbers of the PID and time namespaces in which the numbers of the
+            identities were read; from anywhere else they mean other processes, or none.
     """
 
     id: str
@@ -43,6 +45,7 @@ class PodRecord(NamedTuple):
     init: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     stop_timeout_s: float = 10.0
+    vantage: tuple[int, int] = (0, 0)
 
 
 class MemberRecord(NamedTuple):
@@ -69,6 +72,7 @@ def pod_to_dict(record: PodRecord) -> dict[str, Any]:
         "version": VERSION,
         **record._asdict(),
         "maker": list(record.maker),
+        "vantage": list(record.vantage),
         "pause": list(record.pause) if record.pause else None,
         "kinds": dict(record.kinds),
         "share": sorted(record.share) if record.share is not None else None,
@@ -88,12 +92,13 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
     phase = _typed(data, "phase", str)
     if phase not in ("intent", "ready"):
         raise CorruptFile(f"no such phase: {phase!r}")
+    pause = _identity(data, "pause") if phase == "intent" else _required_identity(data, "pause")
     return PodRecord(
         id=_hex_id(data),
         name=_typed(data, "name", str),
         phase=phase,
         maker=_required_identity(data, "maker"),
-        pause=_identity(data, "pause"),
+        pause=pause,
         created_s=float(_typed(data, "created_s", (int, float))),
         hostname=_typed(data, "hostname", str),
         kinds=_kinds(data),
@@ -103,6 +108,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         init=_strings(data, "init"),
         labels=_labels(data),
         stop_timeout_s=float(_typed(data, "stop_timeout_s", (int, float))),
+        vantage=_vantage(data),
     )
 
 
@@ -174,6 +180,13 @@ def _required_identity(data: dict[str, Any], key: str) -> Identity:
     if found is None:
         raise CorruptFile(f"{key}: missing")
     return found
+
+
+def _vantage(data: dict[str, Any]) -> tuple[int, int]:
+    value = _typed(data, "vantage", list)
+    if len(value) != 2 or not all(type(item) is int for item in value):
+        raise CorruptFile("vantage: wrong type")
+    return value[0], value[1]
 
 
 def _strings(data: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import PodNotFound
 from ..linux import mounts, namespaces
-from . import inside, store, target
+from . import inside, members, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
@@ -86,8 +86,8 @@ def everything(text: str) -> dict[str, Any]:
 
 
 def _pod_facts(record: PodRecord) -> dict[str, Any]:
-    members = _members_inside(record)
-    viewpoint = members[0].pid if members else (record.pause.pid if record.pause else 0)
+    others = _members_inside(record)
+    viewpoint = others[0].pid if others else (record.pause.pid if record.pause else 0)
     return {
         "name": record.name,
         "id": record.id,
@@ -109,7 +109,7 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
 
 def _member_rows(name: str) -> list[dict[str, Any]]:
     try:
-        return [_member_row(member) for member in store.members(name)]
+        return [_member_row(member) for member in members.of_pod(name)]
     except PodNotFound:
         return []
 

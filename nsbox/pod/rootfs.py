@@ -115,7 +115,10 @@ def _attach_root(root: RootSpec, known_fd: int) -> int:
     lower_fd = mounts.reopen_host_path(root.path, known_fd)
     if root.in_place:
         mount_fd = mounts.clone_tree(lower_fd, recursive=True)
-        syscalls.mount_setattr(mount_fd, MountAttr.MOUNT_ATTR_NODEV, recursive=True)
+        attrs = MountAttr.MOUNT_ATTR_NODEV
+        if root.read_only:  # what is mounted in the tree too, and before ours come on top
+            attrs |= MountAttr.MOUNT_ATTR_RDONLY
+        syscalls.mount_setattr(mount_fd, attrs, recursive=True)
         mounts.attach(mount_fd, lower_fd)
         return mount_fd
     # What is written lives in memory and dies with the mount namespace: nothing to clean up.

@@ -19,7 +19,7 @@ import sys
 from typing import Any, Callable, Iterable, NoReturn
 
 from ..errors import NsboxError
-from ..linux import process
+from ..linux import process, trouble
 from ..privilege import attributes
 from ..spec import member_spec_from_dict, pod_spec_from_dict
 from . import attach, create, lifecycle, store, supervise, target, wire
@@ -41,7 +41,21 @@ def serve(channel_fd: int) -> NoReturn:
     our_pidfd = os.pidfd_open(os.getpid())
     while (received := wire.receive(channel)) is not None:
         request, fds = received
-        started_r, started_w = os.pipe2(os.O_CLOEXEC)
+        try:
+            _start_worker(request, fds, channel, our_pidfd)
+        except OSError as err:  # too many processes or files: said, and survived
+            _refuse(request, fds, err)
+        for fd in fds:
+            os.close(fd)
+    _remove_pods()
+    os._exit(0)
+
+
+def _start_worker(
+    request: dict[str, Any], fds: list[int], channel: socket.socket, our_pidfd: int
+) -> None:
+    started_r, started_w = os.pipe2(os.O_CLOEXEC)
+    try:
         pid = os.fork()
         if pid == 0:
             channel.close()
@@ -50,10 +64,17 @@ def serve(channel_fd: int) -> NoReturn:
             os.close(started_r)
             _work(request, fds, our_pidfd)
         _note(pid, request)
-        for fd in (started_r, started_w, *fds):
-            os.close(fd)
-    _remove_pods()
-    os._exit(0)
+    finally:
+        os.close(started_r)
+        os.close(started_w)
+
+
+def _refuse(request: dict[str, Any], fds: list[int], cause: OSError) -> None:
+    failure = NsboxError(f"cannot {request.get('verb')}: the spawner has no process or file left for it")
+    failure.__cause__ = OSError(cause.errno, f"fork: {os.strerror(cause.errno or 0)}")
+    if fds:
+        with socket.socket(fileno=os.dup(fds[0])) as reply:
+            wire.send(reply, {"error": trouble.encode(failure).decode()})
 
 
 def _note(pid: int, request: dict[str, Any]) -> None:
@@ -104,10 +125,10 @@ def _work(request: dict[str, Any], fds: list[int], spawner_pidfd: int) -> NoRetu
         _take_environment(request["environment"].items())
         _VERBS[request["verb"]](request, fds[1:], reply)
     except NsboxError as err:
-        wire.send(reply, {"error": process.encode_error(err).decode()})
+        wire.send(reply, {"error": trouble.encode(err).decode()})
     except Exception as err:
         failure = NsboxError(f"cannot {request.get('verb')}: {err!r}")
-        wire.send(reply, {"error": process.encode_error(failure).decode()})
+        wire.send(reply, {"error": trouble.encode(failure).decode()})
     finally:
         os._exit(0)
 
@@ -127,8 +148,6 @@ def _join(request: dict[str, Any], fds: list[int], reply: socket.socket) -> None
 
     def tell(started: process.Spawned) -> None:
         wire.send(reply, {"pid": started.pid}, [started.pidfd])
-        for fd in fds:
-            os.close(fd)  # or an end of a pipe would stay open here when the member closes its own
 
     code = attach.run(found, spec, tty=False, fds=(fds[0], fds[1], fds[2]), started_here=tell)
     wire.send(reply, {"ended": code})

@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 from .. import spec
 from ..errors import NsboxError, PodExists, PodNotFound, SpecError
-from ..linux import process
+from ..linux import namespaces, process
+from ..words import quote
 from . import statedir
 from .files import CorruptFile, read_json, write_json
-from .record import MemberRecord, PodRecord, member_from_dict, member_to_dict, pod_from_dict, pod_to_dict
+from .record import PodRecord, pod_from_dict, pod_to_dict
 
 LOCK_TIMEOUT_S = 30.0
 _TAKE_TRIES = 100
@@ -33,7 +34,8 @@ class Entry(NamedTuple):
     """What stands under one name.
 
     Attributes:
-        status: "running", "dead", "creating", "broken" (its maker was killed), "corrupt".
+        status: "running", "dead", "creating", "broken" (its maker was killed), "corrupt",
+            "elsewhere" (made in another PID or time namespace: nothing is known of it here).
         problem: what is wrong with a corrupt one.
     """
 
@@ -88,7 +90,8 @@ class Locked:
         try:
             gone = f".gone-{new_id()}"
             os.rename(self.name, gone, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
-            shutil.rmtree(gone, dir_fd=pods_fd)
+            # The name is free now. A supervisor may still write into it; the next prune sweeps then.
+            shutil.rmtree(gone, dir_fd=pods_fd, ignore_errors=True)
         except OSError as err:
             raise NsboxError(f"cannot remove the record of pod {self.name!r}") from err
         finally:
@@ -106,8 +109,8 @@ def reserve(record: PodRecord) -> Locked:
         for _ in range(_TAKE_TRIES - 1):
             try:
                 return _take_name(pods_fd, record)
-            except FileNotFoundError:
-                continue  # swept away by another command before we had locked it
+            except (FileNotFoundError, BlockingIOError):
+                continue  # another command's sweep came before our lock
         return _take_name(pods_fd, record)
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -161,7 +164,7 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
     try:
         while True:
             try:
-                fd = os.open(_checked(name), statedir.DIR, dir_fd=pods_fd)
+                fd = os.open(checked(name), statedir.DIR, dir_fd=pods_fd)
             except OSError as err:
                 if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     raise not_found(name) from None
@@ -180,10 +183,11 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
         os.close(pods_fd)
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
+    """`name`, if it is a valid name of a pod. Raises SpecError."""
     fault = spec.name_fault(name)
     if fault:
-        raise SpecError(f"cannot use pod name {name!r}: {fault}")
+        raise SpecError(f"cannot use pod name {quote(name)}: {fault}")
     return name
 
 
@@ -205,7 +209,7 @@ def look(name: str) -> Entry:
     """What stands under `name`, without taking its lock. Raises PodNotFound."""
     pods_fd = statedir.pods_fd()
     try:
-        fd = os.open(_checked(name), statedir.DIR, dir_fd=pods_fd)
+        fd = os.open(checked(name), statedir.DIR, dir_fd=pods_fd)
     except FileNotFoundError:
         raise not_found(name) from None
     except OSError as err:
@@ -229,7 +233,15 @@ def look(name: str) -> Entry:
         os.close(fd)
 
 
+def vantage() -> tuple[int, int]:
+    """From where we see PIDs and start times: our PID and time namespaces. See PodRecord."""
+    ids = namespaces.ids_of("self")
+    return ids.get("pid", 0), ids.get("time", 0)
+
+
 def _status(record: PodRecord) -> str:
+    if record.maker.boot_id == process.boot_id() and record.vantage != vantage():
+        return "elsewhere"
     if record.phase == "intent":
         return "creating" if _is_running(record.maker) else "broken"
     return "running" if record.pause and _is_running(record.pause) else "dead"
@@ -256,82 +268,42 @@ def entries() -> list[Entry]:
     return found
 
 
-def leftovers() -> list[str]:
-    """Directories of creations and removals that were cut off. Their locks are free."""
+def sweep() -> list[str]:
+    """Remove directories of creations and removals that were cut off: those whose locks are free.
+
+    Returns their names. The lock is held meanwhile, so that nobody else takes one up.
+    """
     pods_fd = statedir.pods_fd()
-    found = []
+    swept = []
     try:
         for name in sorted(os.listdir(pods_fd)):
-            if name.startswith((".new-", ".gone-")) and _lock_is_free(pods_fd, name):
-                found.append(name)
+            if name.startswith((".new-", ".gone-")) and _sweep_one(pods_fd, name):
+                swept.append(name)
     finally:
         os.close(pods_fd)
-    return found
+    return swept
 
 
-def _lock_is_free(pods_fd: int, name: str) -> bool:
+def _sweep_one(pods_fd: int, name: str) -> bool:
     try:
         fd = os.open(name, statedir.DIR, dir_fd=pods_fd)
     except OSError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_tree(pods_fd, name)
+        return True
     except BlockingIOError:
         return False
     finally:
         os.close(fd)
-    return True
-
-
-def sweep() -> list[str]:
-    """Remove :func:`leftovers`; return their names."""
-    found = leftovers()
-    pods_fd = statedir.pods_fd()
-    try:
-        for name in found:
-            _remove_tree(pods_fd, name)
-    finally:
-        os.close(pods_fd)
-    return found
-
-
-def members_fd(name: str) -> int:
-    """The directory of a pod's detached members. Raises PodNotFound."""
-    pods_fd = statedir.pods_fd()
-    try:
-        return os.open(os.path.join(_checked(name), "members"), statedir.DIR, dir_fd=pods_fd)
-    except OSError:
-        raise not_found(name) from None
-    finally:
-        os.close(pods_fd)
-
-
-def write_member(dir_fd: int, record: MemberRecord) -> None:
-    """Replace the record of a detached member. Raises OSError."""
-    write_json(dir_fd, f"{record.id}.json", member_to_dict(record))
-
-
-def members(name: str) -> list[MemberRecord]:
-    """The detached members of a pod in the order they were started; unreadable ones left out."""
-    dir_fd = members_fd(name)
-    found = []
-    try:
-        for file in os.listdir(dir_fd):
-            if file.endswith(".json") and not file.startswith("."):
-                try:
-                    found.append(member_from_dict(read_json(dir_fd, file)))
-                except (CorruptFile, FileNotFoundError):
-                    continue
-    finally:
-        os.close(dir_fd)
-    return sorted(found, key=lambda member: (member.started_s, member.id))
 
 
 def discard(name: str) -> bool:
     """Remove what stands under a name without being a directory; False if nothing does."""
     pods_fd = statedir.pods_fd()
     try:
-        os.unlink(_checked(name), dir_fd=pods_fd)
+        os.unlink(checked(name), dir_fd=pods_fd)
         return True
     except OSError:
         return False

@@ -13,16 +13,18 @@ import os
 import select
 import signal
 import time
-from typing import NoReturn
+from typing import NoReturn, Sequence
 
 from ..errors import NsboxError, exit_status_of
-from ..linux import process
+from ..linux import process, trouble
 from ..privilege import attributes
 from ..spec import MemberSpec
-from . import member, store
+from . import member, members, store
 from .record import MemberRecord
 from .target import Target
 
+_SHOWN_BYTES = 1024
+_SHOWN_WORDS = 64
 LOG_MAX_BYTES = 8 << 20  # then the log becomes ID.log.1 and a new one begins
 
 
@@ -35,7 +37,7 @@ def detach(target: Target, spec: MemberSpec) -> int:
         NsboxError: it could not be started.
     """
     answer_r, answer_w = os.pipe2(os.O_CLOEXEC)
-    members_fd = store.members_fd(target.pod.name) if target.pod else -1
+    members_fd = members.directory(target.pod.name) if target.pod else -1
     if os.fork() == 0:
         os.close(answer_r)
         _supervise(target, spec, members_fd, answer_w)
@@ -48,7 +50,7 @@ def detach(target: Target, spec: MemberSpec) -> int:
         raise NsboxError(f"cannot join {target.label}: its supervisor was killed")
     if answer.isdigit():
         return int(answer)
-    raise process.decode_error(answer)
+    raise trouble.decode(answer)
 
 
 def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int) -> NoReturn:
@@ -73,7 +75,7 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
             )  # fmt: skip
         except NsboxError as err:
             _forget(members_fd, record)
-            os.write(answer_w, process.encode_error(err))
+            os.write(answer_w, trouble.encode(err))
             os._exit(process.EXIT_SETUP_FAILED)
         os.close(output_w)
         try:
@@ -86,7 +88,11 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
         target.close()
         _look_after(started, members_fd, record, output_r)
     except NsboxError as err:
-        os.write(answer_w, process.encode_error(err))
+        os.write(answer_w, trouble.encode(err))
+    except OSError as err:
+        failure = NsboxError(f"cannot join {target.label}")
+        failure.__cause__ = err
+        os.write(answer_w, trouble.encode(failure))
     finally:
         os._exit(0)
 
@@ -107,16 +113,22 @@ def _new_record(spec: MemberSpec) -> MemberRecord:
         id=store.new_id(),
         process=None,
         supervisor=process.identify(os.getpid()),
-        argv=tuple(os.fsdecode(word) for word in spec.argv),
+        argv=_shortened(spec.argv),
         started_s=time.time(),
     )
+
+
+def _shortened(argv: Sequence[bytes]) -> tuple[str, ...]:
+    """The command for people to read; all of it may be two megabytes."""
+    words = [os.fsdecode(word[:_SHOWN_BYTES]) for word in argv[:_SHOWN_WORDS]]
+    return (*words, "...") if len(argv) > _SHOWN_WORDS else tuple(words)
 
 
 def _write(members_fd: int, record: MemberRecord) -> None:
     if members_fd < 0:
         return
     try:
-        store.write_member(members_fd, record)
+        members.write(members_fd, record)
     except OSError as err:
         raise NsboxError("cannot write the member's record") from err
 

@@ -41,7 +41,7 @@ def find(text: str) -> Target:
         PodNotFound: no such pod, no such process. PodDead: the pod's PID 1 has ended.
     """
     if text.isascii() and text.isdigit():
-        return _of_pid(int(text))
+        return _of_pid(int(text[:20]))  # of more digits there is none either
     return _of_pod(text)
 
 
@@ -51,6 +51,11 @@ def _of_pod(name: str) -> Target:
         raise NsboxError(
             f"cannot use pod {name!r}: its record is corrupt ({entry.problem})",
             hint=f"remove it with: nsbox rm --force {name}",
+        )
+    if entry.status == "elsewhere":
+        raise NsboxError(
+            f"cannot use pod {name!r}: it was made in another PID or time namespace",
+            hint="join it from where it was made, or by the PID that its PID 1 has here",
         )
     if entry.status in ("creating", "broken"):
         raise NsboxError(f"cannot use pod {name!r}: it was not made completely", hint="try: nsbox prune")

@@ -2,16 +2,16 @@
 
 import os
 import time
-from typing import Iterator
+from typing import BinaryIO, Iterator
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import store
+from . import members, store
 from .record import MemberRecord
 
-_RECORD_TIMEOUT_S = 5.0
 _POLL_S = 0.01
 _FOLLOW_POLL_S = 0.1
+_READ_BYTES = 1 << 16
 
 
 def members_of(text: str) -> list[tuple[str, MemberRecord]]:
@@ -21,24 +21,24 @@ def members_of(text: str) -> list[tuple[str, MemberRecord]]:
         PodNotFound: there is no such pod, or no detached member with this PID.
     """
     if not (text.isascii() and text.isdigit()):
-        return [(text, member) for member in store.members(text)]
+        return [(text, member) for member in members.of_pod(text)]
     found = [
         (entry.name, member)
         for entry in store.entries()
         if entry.record is not None
         for member in _members_quietly(entry.name)
-        if member.process is not None and member.process.pid == int(text)
+        if member.process is not None and member.process.pid == int(text[:20])
     ]
     if not found:
         raise PodNotFound(
-            f"cannot find a detached member with PID {text}", hint="nsbox inspect POD lists a pod's members"
+            f"cannot find a detached member with PID {text[:20]}", hint="nsbox inspect POD lists a pod's members"
         )
     return [max(found, key=lambda pair: pair[1].started_s)]  # a number may come again
 
 
 def _members_quietly(name: str) -> list[MemberRecord]:
     try:
-        return store.members(name)
+        return members.of_pod(name)
     except PodNotFound:
         return []
 
@@ -59,8 +59,9 @@ def wait(pod: str, member: MemberRecord) -> int:
         else:
             process.has_ended(pidfd, None)
             os.close(pidfd)
-    deadline = time.monotonic() + _RECORD_TIMEOUT_S
-    while time.monotonic() < deadline:
+    watched = True
+    while watched:
+        watched = _is_supervised(member)  # looked at before the record: nothing can come after it
         for now in _members_quietly(pod):
             if now.id == member.id and now.exit_status is not None:
                 return now.exit_status
@@ -69,34 +70,65 @@ def wait(pod: str, member: MemberRecord) -> int:
     raise NsboxError(f"cannot know how member {pid} of pod {pod!r} ended: its supervisor was killed")
 
 
-def log(pod: str, member: MemberRecord, *, follow: bool = False) -> Iterator[bytes]:
-    """What a detached member has printed, in pieces; with `follow` until it has ended."""
-    dir_fd = store.members_fd(pod)
+def _is_supervised(member: MemberRecord) -> bool:
+    """Whether the one process that writes down how the member ends, and its output, still runs."""
     try:
-        for name in (f"{member.id}.log.1", f"{member.id}.log"):
-            try:
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-            except FileNotFoundError:
-                continue
-            with open(fd, "rb", buffering=0) as file:
-                while data := file.read(1 << 16):
-                    yield data
-                if follow and not name.endswith(".1"):
-                    yield from _tail(file, member)
+        os.close(process.open_process(member.supervisor))
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def log(pod: str, member: MemberRecord, *, follow: bool = False) -> Iterator[bytes]:
+    """What a detached member has printed, in pieces; with `follow` until nobody can print any more."""
+    dir_fd = members.directory(pod)
+    try:
+        yield from _read_all(dir_fd, f"{member.id}.log.1")
+        name = f"{member.id}.log"
+        if follow:
+            yield from _follow(dir_fd, name, member)
+        else:
+            yield from _read_all(dir_fd, name)
     finally:
         os.close(dir_fd)
 
 
-def _tail(file: object, member: MemberRecord) -> Iterator[bytes]:
-    """New bytes as they come, until the supervisor, which is the one writer, has ended."""
+def _open(dir_fd: int, name: str) -> BinaryIO | None:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return None
+    return open(fd, "rb", buffering=_READ_BYTES)
+
+
+def _read_all(dir_fd: int, name: str) -> Iterator[bytes]:
+    file = _open(dir_fd, name)
+    if file is not None:
+        with file:
+            while data := file.read(_READ_BYTES):
+                yield data
+
+
+def _follow(dir_fd: int, name: str, member: MemberRecord) -> Iterator[bytes]:
+    """New bytes as they come, until the supervisor, which is the one writer, has ended.
+
+    When the log has grown too big it is renamed, and a new one begins: what is left in the old
+    one is read first.
+    """
+    file = _open(dir_fd, name)
     while True:
-        try:
-            os.close(process.open_process(member.supervisor))
-            ended = False
-        except ProcessLookupError:
-            ended = True  # looked at before the last read: nothing can come after it
-        while data := file.read(1 << 16):  # type: ignore[attr-defined]
-            yield data
+        ended = not _is_supervised(member)  # looked at before the last read, as above
+        following = _open(dir_fd, name)
+        if file is not None:
+            while data := file.read(_READ_BYTES):
+                yield data
+        if following is not None:
+            if file is None or not os.path.sameopenfile(file.fileno(), following.fileno()):
+                if file is not None:
+                    file.close()
+                file = following
+                continue
+            following.close()
         if ended:
             return
         time.sleep(_FOLLOW_POLL_S)

@@ -68,11 +68,26 @@ def drop_groups() -> None:
     """Leave the caller's supplementary groups behind. See setgroups(2).
 
     In a user namespace that denies setgroups(2) they cannot be dropped, and must not be:
-    a group may be what a file's mode denies something to. See user_namespaces(7).
+    a group may be what a file's mode denies something to. Nor in one that maps no group yet.
+    See user_namespaces(7).
     """
     try:
         os.setgroups([])
     except PermissionError:
-        with open("/proc/self/setgroups", encoding="ascii") as file:
-            if file.read().strip() != "deny":
-                raise
+        if os.getgroups() and _read("setgroups") != b"deny" and _read("gid_map"):
+            raise
+
+
+def _read(name: str) -> bytes:
+    """A file of ours in /proc; nothing where the /proc here is that of another PID namespace.
+
+    As bytes: the decoder would be imported, by now from the pod's root.
+    """
+    try:
+        fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 4096).strip()
+    finally:
+        os.close(fd)

@@ -4,7 +4,6 @@ import os
 
 from ..errors import NsboxError, hint_for
 
-_ALL_IDS = "0 0 4294967295"
 
 
 def write_maps(pid: int) -> None:
@@ -17,13 +16,20 @@ def write_maps(pid: int) -> None:
         NsboxError: the kernel or the machine's policy refuses.
     """
     if os.geteuid() == 0:
-        _write(pid, "uid_map", _ALL_IDS)
-        _write(pid, "gid_map", _ALL_IDS)
+        _write(pid, "uid_map", _same_as_ours("uid_map"))
+        _write(pid, "gid_map", _same_as_ours("gid_map"))
         return
     _write(pid, "uid_map", f"0 {os.geteuid()} 1")
     # Since Linux 3.19 an unprivileged gid_map needs "deny" in setgroups first.
     _write(pid, "setgroups", "deny")
     _write(pid, "gid_map", f"0 {os.getegid()} 1")
+
+
+def _same_as_ours(name: str) -> str:
+    """A map of every id that our own user namespace knows to itself."""
+    with open(f"/proc/self/{name}", encoding="ascii") as file:
+        ranges = [line.split() for line in file]
+    return "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
 
 
 def _write(pid: int, name: str, text: str) -> None:
