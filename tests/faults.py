@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from fakehost import FakeHost
-from procfs import until
+from procfs import identity, until
 
 Argv = Sequence[str]
 
@@ -123,7 +123,7 @@ def strace(host: FakeHost, spec: str, argv: Argv, *, timeout: float = 60.0) -> t
 def _let_go(host: FakeHost) -> None:
     for _ in until(10, pause=0.02):
         tracers = [pid for pid in host.processes().values()
-                   if Path(f"/proc/{pid}/comm").read_text() == "strace\n"]
+                   if (identity(f"/proc/{pid}") or ("",))[0] == "strace"]
         if not tracers:
             return
         for pid in tracers:

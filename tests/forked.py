@@ -1,5 +1,6 @@
 """Children of a test: forked, on a pty or pipes, waited for with a deadline, never left behind."""
 
+import contextlib
 import os
 import select
 import signal
@@ -15,7 +16,6 @@ from nsbox.linux.relay import attend
 DEADLINE_S = 20.0
 MIB = 1 << 20
 NO_SIGNALS = frozenset()
-WATCH_S = 2.0
 CPU_SHARE = 0.1
 FATAL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -73,22 +73,31 @@ def never(signum):
     raise AssertionError(f"signal {signum}")
 
 
-def attended(pid, relays, on_signal=never, signals=NO_SIGNALS, **options):
-    """attend() our child `pid`, with a deadline; return its exit status."""
+@contextlib.contextmanager
+def deadline():
+    """Raise TimeoutError in the block, even out of a blocking call, when it takes too long."""
     def too_late(*_):
-        raise TimeoutError("attend does not end")
+        raise TimeoutError("it does not end")
     old = signal.signal(signal.SIGALRM, too_late)
     signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def attended(pid, relays, on_signal=never, signals=NO_SIGNALS, **options):
+    """attend() our child `pid`, with a deadline; return its exit status."""
     pidfd = os.pidfd_open(pid)
     try:
-        attend(pidfd, relays, on_signal, signals, **options)
+        with deadline():
+            attend(pidfd, relays, on_signal, signals, **options)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
         os.close(pidfd)
     return wait_exit(pid)
 
@@ -147,11 +156,11 @@ def cpu_s(pid):
         return int(file.read().split()[0]) / 1e9
 
 
-def assert_idle(pid):
-    """The process uses next to no processor time for two seconds, and lives on."""
+def assert_idle(pid, watch_s=2.0):
+    """The process uses next to no processor time for so many seconds, and lives on."""
     pidfd = os.pidfd_open(pid)
     before = cpu_s(pid)
-    ended = select.select([pidfd], [], [], WATCH_S)[0]
+    ended = select.select([pidfd], [], [], watch_s)[0]
     os.close(pidfd)
     assert not ended, "it ended"
-    assert cpu_s(pid) - before < CPU_SHARE * WATCH_S
+    assert cpu_s(pid) - before < CPU_SHARE * watch_s

@@ -1,6 +1,7 @@
 """What a hostile rootfs offers: links where directories should be, traps for a careless tool; a canary."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
@@ -111,12 +112,31 @@ def pwned(*roots: Path) -> list[str]:
 
 # ---- the canary ----
 
+def _hold_directory(path: str) -> int:
+    """A descriptor of this directory, made if missing, with a shared lock on it."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(path)):
+                    return fd
+            os.close(fd)  # the one before removed it just now
+
+
 class Canary:
-    """The tree /canary in a fake host, on a file system of its own. Nothing may touch it."""
+    """The tree /canary in a fake host, on a file system of its own. Nothing may touch it.
+
+    The empty directory below is the machine's, and test runs side by side share it. Each holds a
+    lock on it: to remove it would take the others' mounts away.
+    """
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
-        self._sh("mkdir /canary && mount -t tmpfs -o mode=755 canary /canary && cd /canary && mkdir dir && "
+        self._place_fd = _hold_directory("/canary")
+        self._sh("mount -t tmpfs -o mode=755 canary /canary && cd /canary && mkdir dir && "
                  "echo canary-secret > marker && echo 127.0.0.1 host > hosts && : > ptmx && "
                  "mknod null c 1 3 && : > dir/file")
         self._at_birth = self.hash()
@@ -136,7 +156,11 @@ class Canary:
         assert not below, below
 
     def close(self) -> None:
-        self._sh("umount /canary; rmdir /canary")
+        self._sh("umount /canary")
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._place_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rmdir("/canary")
+        os.close(self._place_fd)
 
     @classmethod
     def watched(cls, host: FakeHost) -> Iterator["Canary"]:

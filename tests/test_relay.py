@@ -8,116 +8,28 @@ import hashlib
 import os
 import select
 import signal
-import termios
 
 import pytest
-from forked import DEADLINE_S, forked, wait_exit, wait_until
+from forked import (
+    DEADLINE_S,
+    MIB,
+    assert_idle,
+    attended,
+    cpu_s,
+    deadline,
+    feeder,
+    forked,
+    on_pipes,
+    on_pty,
+    output_file,
+    read_all,
+    wait_exit,
+    wait_until,
+    write_all,
+)
 
 from nsbox.linux import terminal
-from nsbox.linux.relay import Relay, attend
-
-MIB = 1 << 20
-NO_SIGNALS = frozenset()
-WATCH_S = 2.0
-CPU_SHARE = 0.1
-
-
-def write_all(fd, data):
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view):]
-
-
-def read_all(fd):
-    return b"".join(iter(lambda: os.read(fd, MIB), b""))
-
-
-def never(signum):
-    raise AssertionError(f"signal {signum}")
-
-
-def attended(pid, relays, on_signal=never, signals=NO_SIGNALS, **options):
-    """attend() our child `pid`, with a deadline; return its exit status."""
-    def too_late(*_):
-        raise TimeoutError("attend does not end")
-    old = signal.signal(signal.SIGALRM, too_late)
-    signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
-    pidfd = os.pidfd_open(pid)
-    try:
-        attend(pidfd, relays, on_signal, signals, **options)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
-        os.close(pidfd)
-    return wait_exit(pid)
-
-
-def run(command):
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and so would the command
-    os.execvp(command[0], command)
-
-
-def on_pty(*command):
-    """Start `command` on a new pty without output processing; return (pid, master_fd)."""
-    master_fd, slave_fd = terminal.open_pty("/dev/ptmx")
-    settings = termios.tcgetattr(slave_fd)
-    settings[1] &= ~termios.OPOST
-    settings[3] &= ~termios.ECHO
-    termios.tcsetattr(slave_fd, termios.TCSANOW, settings)
-
-    def body():
-        os.setsid()
-        terminal.make_controlling(slave_fd)
-        run(command)
-    pid = forked(body)
-    os.close(slave_fd)
-    return pid, master_fd
-
-
-def on_pipes(*command):
-    """Start `command`; return (pid, its stdin's write end, its stdout's read end)."""
-    in_r, in_w = os.pipe()
-    out_r, out_w = os.pipe()
-
-    def body():
-        os.dup2(in_r, 0)
-        os.dup2(out_w, 1)
-        run(command)
-    pid = forked(body)
-    os.close(in_r)
-    os.close(out_w)
-    return pid, in_w, out_r
-
-
-def feeder(data):
-    """A process that writes `data` to a pipe; return (pid, read end)."""
-    read_fd, write_fd = os.pipe()
-    pid = forked(lambda: (os.close(read_fd), write_all(write_fd, data)))
-    os.close(write_fd)
-    return pid, read_fd
-
-
-def output_file(tmp_path):
-    return os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-
-
-def cpu_s(pid):
-    with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
-        return int(file.read().split()[0]) / 1e9
-
-
-def assert_idle(pid):
-    """The process uses next to no processor time for two seconds, and lives on."""
-    pidfd = os.pidfd_open(pid)
-    before = cpu_s(pid)
-    ended = select.select([pidfd], [], [], WATCH_S)[0]
-    os.close(pidfd)
-    assert not ended, "it ended"
-    assert cpu_s(pid) - before < CPU_SHARE * WATCH_S
+from nsbox.linux.relay import Relay
 
 
 def test_E22_a_mebibyte_on_a_pty_arrives_whole_with_the_exit_status_50_times(tmp_path):
@@ -139,13 +51,48 @@ def test_E22_a_mebibyte_through_pipes_arrives_whole_with_the_exit_status_50_time
         assert (tmp_path / "out").stat().st_size == MIB
 
 
+def test_E22_the_status_survives_a_program_that_closes_its_pty_before_it_ends(tmp_path):
+    """Red: take EIO of the master for the end of the source while the child lives."""
+    for _ in range(50):  # cat closes 0, 1 and 2 itself, then exits
+        pid, master_fd = on_pty("cat", "/dev/null")
+        out_fd = output_file(tmp_path)
+        assert attended(pid, [Relay(master_fd, out_fd, close_src=True, close_dst=True)]) == 0
+
+
+class Watching(Relay):
+    """Tells on `told_fd` when the pty has been found closed."""
+
+    told_fd = -1
+
+    def _read(self):
+        super()._read()
+        if self.stalled:
+            os.write(self.told_fd, b"closed")
+
+
+def test_E22_a_program_may_close_its_pty_and_open_it_again(tmp_path):
+    """Red: as above."""
+    told_r, Watching.told_fd = os.pipe()
+    os.set_inheritable(told_r, True)
+    pid, master_fd = on_pty("sh", "-c",
+                            "t=$(tty); exec 0<&- 1<&- 2<&-; "
+                            f"head -c 6 </proc/self/fd/{told_r} >/dev/null; "
+                            "head -c 1048576 /dev/zero >$t; exit 3")
+    output = Watching(master_fd, output_file(tmp_path), close_src=True)
+    assert attended(pid, [output]) == 3
+    assert (tmp_path / "out").stat().st_size == MIB
+    for fd in (told_r, Watching.told_fd, output.dst_fd):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("start", [on_pty, on_pipes])
 def test_E22_a_grandchild_that_keeps_the_output_open_neither_hangs_nor_costs_a_byte(
         start, tmp_path):
     """Red: leave out child_ended (it hangs); or stop at the child's end (bytes are missing)."""
     hold_r, hold_w = os.pipe()
     os.set_inheritable(hold_r, True)  # dash knows one-digit descriptors only, so by /proc
-    script = f"trap '' HUP; head -c 1 </proc/self/fd/{hold_r} >/dev/null & head -c 1048576 /dev/zero; exit 3"
+    script = (f"trap '' HUP; head -c 1 </proc/self/fd/{hold_r} >/dev/null & "
+              "head -c 1048576 /dev/zero; exit 3")
     pid, *fds = start("sh", "-c", script)
     os.close(hold_r)
     out_fd = output_file(tmp_path)
@@ -155,12 +102,21 @@ def test_E22_a_grandchild_that_keeps_the_output_open_neither_hangs_nor_costs_a_b
         os.close(fd)
 
 
-def test_E22_a_grandchild_that_writes_for_ever_does_not_hang(tmp_path):
+class Outrun(Relay):
+    """Finds something more to read each time."""
+
+    def _read(self):
+        super()._read()
+        select.select([self.src_fd], [], [], DEADLINE_S)
+
+
+def test_E22_a_grandchild_that_writes_for_ever_does_not_hang():
     """Red: let _unread_bytes answer a number without end (1 << 60)."""
-    pid, in_w, out_r = on_pipes("sh", "-c", "yes & exit 4")
+    pid, in_w, out_r = on_pipes("sh", "-c", "yes & read end; exit 4")
+    assert select.select([out_r], [], [], DEADLINE_S)[0]
     os.close(in_w)
-    out_fd = output_file(tmp_path)
-    assert attended(pid, [Relay(out_r, out_fd, close_src=True, close_dst=True)]) == 4
+    null_fd = os.open("/dev/null", os.O_WRONLY)
+    assert attended(pid, [Outrun(out_r, null_fd, close_src=True, close_dst=True)]) == 4
 
 
 def test_without_draining_the_end_of_the_child_is_the_end():
@@ -254,19 +210,21 @@ def test_G07_a_reader_that_does_not_read_costs_no_processor_time_and_no_byte(kin
     assert select.select([out[0]], [], [], DEADLINE_S)[0]
     assert_idle(pid)
     got = 0
-    while got < MIB:
+    while got < MIB and select.select([out[0]], [], [], DEADLINE_S)[0]:
         got += len(os.read(out[0], MIB))
     assert (got, wait_exit(pid)) == (MIB, 3)
     for fd in out:
         os.close(fd)
 
 
-def test_G07_a_program_that_does_not_read_its_pty_costs_no_processor_time():
-    """Red: poll with 0 ms."""
+@pytest.mark.parametrize("command", ["exec sleep 1000", "exec sleep 1000 0<&- 1<&- 2<&-"],
+                         ids=["unread", "closed"])
+def test_G07_a_program_that_does_not_read_its_pty_costs_no_processor_time(command):
+    """Red: poll with 0 ms; or end the pause of a stalled direction in every step."""
     feeder_pid, source_fd = feeder(b"line\n" * MIB)
 
     def body():
-        pid, master_fd = on_pty("sleep", "1000")
+        pid, master_fd = on_pty("sh", "-c", command)
         signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
         attended(pid, [Relay(source_fd, master_fd, is_input=True, eof_byte=b"\x04"),
                        Relay(master_fd, 2, close_src=True)])
@@ -279,23 +237,46 @@ def test_G07_a_program_that_does_not_read_its_pty_costs_no_processor_time():
     assert wait_exit(feeder_pid) == 1  # EPIPE
 
 
-def test_G07_signals_are_served_while_a_terminal_is_full():
-    """Red: let _open_writer answer (-1, PIPE_BUF) for a terminal: the write blocks, not the poll."""
+def test_G07_signals_and_input_are_served_while_a_terminal_is_full():
+    """Red: leave inbox.events out of what _copy polls for."""
     outer_master, outer_slave = os.openpty()
     terminal.RawMode(outer_slave).enter()
     told_r, told_w = os.pipe()
+    typed_r, typed_w = os.pipe()
 
     def body():
-        pid, master_fd = on_pty("yes")
-        attended(pid, [Relay(master_fd, outer_slave, close_src=True)],
-                 lambda signum: (os.write(told_w, b"%d" % signum), os.kill(pid, signal.SIGKILL),
-                                 os._exit(7)), frozenset({signal.SIGTERM}))
+        pid, master_fd = on_pty("sh", "-c", "yes & read line; exit 7")
+        relays = [Relay(master_fd, outer_slave), Relay(typed_r, master_fd, is_input=True)]
+        os._exit(attended(pid, relays, lambda signum: os.write(told_w, b"%d" % signum),
+                          frozenset({signal.SIGTERM}), drain=False))
     pid = forked(body)
     assert select.select([outer_master], [], [], DEADLINE_S)[0]
-    assert_idle(pid)
-    os.read(outer_master, 1)  # room for one byte, and poll says: writable
+    assert_idle(pid, 0.3)
     os.kill(pid, signal.SIGTERM)
+    told = select.select([told_r], [], [], DEADLINE_S)[0]
+    os.write(typed_w, b"a line\n")
     assert wait_exit(pid) == 7
-    assert os.read(told_r, 10) == b"%d" % signal.SIGTERM
-    for fd in (outer_master, outer_slave, told_r, told_w):
+    assert told and os.read(told_r, 10) == b"%d" % signal.SIGTERM
+    for fd in (outer_master, outer_slave, told_r, told_w, typed_r, typed_w):
+        os.close(fd)
+
+
+def test_G07_a_terminal_with_less_room_than_a_page_is_not_blocked_on():
+    """Red: let _open_writer answer (-1, PIPE_BUF) for a terminal."""
+    outer_master, outer_slave = os.openpty()
+    terminal.RawMode(outer_slave).enter()
+    full_fd = os.open(os.ttyname(outer_slave), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(full_fd, bytes(512))
+    while not select.select([], [full_fd], [], 0.05)[1]:
+        os.read(outer_master, 200)
+    feeder_pid, source_fd = feeder(bytes(MIB // 16))
+    relay = Relay(source_fd, outer_slave, close_src=True)
+    with deadline():
+        relay.step({source_fd: select.POLLIN})
+        relay.step({outer_slave: select.POLLOUT})
+    relay.stop()
+    wait_exit(feeder_pid)
+    for fd in (outer_master, outer_slave, full_fd):
         os.close(fd)

@@ -9,8 +9,7 @@ import os
 import signal
 
 import pytest
-from forked import forked, wait_exit
-from test_relay import attended, never, on_pipes, on_pty
+from forked import attended, forked, never, on_pipes, on_pty, wait_exit
 
 from nsbox.linux import relay as relay_room
 from nsbox.linux import terminal
@@ -25,6 +24,8 @@ def blocked():
     """SIGNALS blocked, as the caller does before it forks."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     yield
+    while signal.sigtimedwait(SIGNALS, 0):
+        pass
     signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
@@ -34,11 +35,12 @@ def test_signals_are_handed_over_in_the_order_of_their_arrival():
     order = [USR2, TERM, USR1, USR2, USR1]
     came = []
 
-    def on_signal(signum):  # the first starts the next, and so on
+    def on_signal(signum):  # the others arrive while the first is handed over
         came.append(signum)
-        if len(came) < len(order):
-            signal.raise_signal(order[len(came)])
-        else:
+        if len(came) == 1:
+            for other in order[1:]:
+                signal.raise_signal(other)
+        elif len(came) == len(order):
             os.close(in_w)
     starter = forked(lambda: os.kill(os.getppid(), order[0]) if os.read(out_r, 1) else None)
     os.close(out_r)
@@ -50,15 +52,13 @@ def test_signals_are_handed_over_in_the_order_of_their_arrival():
     assert came == order
 
 
-def test_several_signals_between_two_steps_keep_their_order():
-    """Red: sort, or make a set of, what _Inbox.read returns."""
+def test_a_signal_that_nobody_has_read_is_handed_over_at_the_end():
+    """Red: read nothing in _Inbox.close."""
     inbox = relay_room._Inbox(SIGNALS)
     inbox.open()
-    for signum in (USR2, TERM, USR1, TERM):
-        signal.raise_signal(signum)
-    assert inbox.read() == [USR2, TERM, USR1, TERM]
+    signal.raise_signal(USR2)
     signal.raise_signal(USR1)
-    assert inbox.close() == [USR1]
+    assert inbox.close() == [USR2, USR1]
 
 
 def test_a_signal_that_was_blocked_before_the_fork_is_not_lost(blocked):
@@ -92,16 +92,28 @@ def test_the_mask_the_handlers_and_the_wakeup_descriptor_are_put_back(blocked):
             os.close(fd)
 
 
-def test_an_ignored_signal_stays_ignored():
+def test_signals_that_were_not_blocked_are_not_blocked_afterwards():
+    """Red: leave SIG_SETMASK out of _Inbox.close."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS) - SIGNALS
+    assert attended(forked(lambda: None), [], never, SIGNALS) == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_an_ignored_signal_stays_ignored(blocked):
     """Red: install the handler without looking for SIG_IGN in _Inbox.open (nohup is broken)."""
     old = signal.signal(USR1, signal.SIG_IGN)
     pid, in_w, out_r = on_pipes("sh", "-c", "kill -USR1 $PPID; kill -USR2 $PPID; cat")
     came = []
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    attended(pid, [], lambda signum: (came.append(signum), os.close(in_w)), SIGNALS)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    signal.signal(USR1, old)
-    os.close(out_r)
+
+    def on_signal(signum):
+        came.append(signum)
+        if signum == USR2:
+            os.close(in_w)
+    try:
+        assert attended(pid, [], on_signal, SIGNALS) == 0
+    finally:
+        signal.signal(USR1, old)
+        os.close(out_r)
     assert came == [USR2]
 
 
@@ -145,7 +157,7 @@ def test_G04_inherited_descriptors_stay_blocking(end):
         os.close(fd)
 
 
-def test_G04_another_terminal_opening_that_is_refused_still_writes_everything(monkeypatch, tmp_path):
+def test_G04_a_terminal_that_cannot_be_opened_again_still_gets_everything(monkeypatch):
     """Red: do not catch the refusal in _open_writer."""
     outer_master, outer_slave = os.openpty()
     terminal.RawMode(outer_slave).enter()
@@ -158,8 +170,22 @@ def test_G04_another_terminal_opening_that_is_refused_still_writes_everything(mo
     reader = forked(lambda: [os.read(outer_master, 1) for _ in range(3000)])
     pid, master_fd = on_pty("sh", "-c", "head -c 3000 /dev/zero; exit 6")
     monkeypatch.setattr(os, "open", refuse)
-    assert attended(pid, [Relay(master_fd, outer_slave, close_src=True)], never) == 6
-    monkeypatch.undo()
-    assert wait_exit(reader) == 0
+    try:
+        assert attended(pid, [Relay(master_fd, outer_slave, close_src=True)], never) == 6
+    except BaseException:
+        os.kill(reader, signal.SIGKILL)
+        raise
+    finally:
+        monkeypatch.undo()
+        read_everything = wait_exit(reader) == 0
+    assert read_everything
     os.close(outer_master)
     os.close(outer_slave)
+
+
+def test_a_blocking_pty_master_is_not_opened_again():
+    """Red: leave the look for _PTMX out of _open_writer (the answer is another, new pty)."""
+    master_fd, slave_fd = os.openpty()
+    assert relay_room._open_writer(master_fd) == (-1, 1)
+    os.close(master_fd)
+    os.close(slave_fd)

@@ -18,7 +18,7 @@ import struct
 from typing import Any, Callable, NamedTuple, Sequence
 
 from ..errors import NsboxError
-from ..linux import process, trouble
+from ..linux import trouble
 from .listen import Forward, Listening
 from .loop import IN, Loop
 

@@ -98,7 +98,7 @@ def _of_pid(pid: int) -> Target:
     if record is not None:
         return _of_record(record, pid, pidfd)
     try:
-        kinds, root_fd = namespaces.kinds_that_differ(pid), _root_of(pid)
+        kinds, root_fd = namespaces.kinds_that_differ(pid), _foreign_root_of(pid)
     except (ProcessLookupError, FileNotFoundError):
         os.close(pidfd)
         raise PodNotFound(f"cannot find process {pid}: it has ended") from None
@@ -125,6 +125,15 @@ def _pod_of_pause(pid: int) -> PodRecord | None:
             if entry.status == "dead":
                 raise dead(entry.name)
     return None
+
+
+def _foreign_root_of(pid: int) -> int:
+    """As :func:`_root_of`, but -1 for an empty one: the pause of somebody else's pod has that."""
+    root_fd = _root_of(pid)
+    if os.listdir(f"/proc/{pid}/root"):
+        return root_fd
+    os.close(root_fd)
+    return -1
 
 
 def _root_of(pid: int) -> int:

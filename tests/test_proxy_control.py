@@ -1,0 +1,124 @@
+"""Ports of a running pod: added, removed and listed through the proxy's control socket, by its owner alone."""
+
+import os
+import socket
+
+import pytest
+from fakehost import UID
+from portlab import inside, labs
+from procfs import until
+
+from nsbox.errors import NsboxError
+from nsbox.net import control, listen
+from nsbox.net.listen import Forward
+
+pytestmark = pytest.mark.needs_root
+
+
+@pytest.fixture
+def lab(bare_host):
+    yield from labs(bare_host)
+
+
+class Desk:
+    """A directory with the control socket of a proxy, and calls to it from the host."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.path = lab.host.scratch / "a directory whose name is longer than a socket's may be" / ("x" * 60)
+        self.path.mkdir(parents=True, mode=0o700)
+        self.dir_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+        self.sock = control.bind(self.dir_fd, "control")
+
+    def call(self, function, *args):
+        return inside(self.lab.host.pid, lambda: function(self.dir_fd, "control", *args))
+
+
+@pytest.fixture
+def desk(lab):
+    one = Desk(lab)
+    yield one
+    one.sock.close()
+    os.close(one.dir_fd)
+
+
+def add(lab, desk, forward):
+    """Publish one more port on a running pod; return it with its real number."""
+    def run():
+        one = listen.listen(forward)
+        control.add(desk.dir_fd, "control", [one])
+        return one.forward
+    return inside(lab.host.pid, run)
+
+
+def test_ports_come_and_go_on_a_running_pod(lab, desk):
+    """Red when: `remove` leaves the clients of the port."""
+    pod = lab.pod()
+    server = pod.server("0.0.0.0", 80)
+    running = lab.tcp(pod, control_fd=desk.sock.fileno())
+    first = running.forwards[0]
+    second = add(lab, desk, Forward("tcp", "127.0.0.1", 0, 80))
+    third = add(lab, desk, Forward("udp", "0.0.0.0", 0, 80))
+    client = lab.client(second[1:3])
+    member = server.accept()[0]
+    member.sendall(b"hello")
+    assert client.recv(10) == b"hello"
+    assert desk.call(control.status) == [(first, 0), (second, 1), (third, 0)]
+    desk.call(control.remove, [second])
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert lab.is_refused(second[1:3]) and not lab.is_refused(first[1:3])
+    with pytest.raises(NsboxError, match="it is not published"):
+        desk.call(control.remove, [first, second])
+    assert [one.forward for one in desk.call(control.status)] == [first, third]
+
+
+def test_a_proxy_that_was_killed_is_an_error(lab, desk):
+    """Red when: a refused connection is not put into words."""
+    pod = lab.pod()
+    running = lab.tcp(pod, control_fd=desk.sock.fileno())
+    desk.sock.close()
+    os.kill(running.pid, 9)
+    for _ in until(5.0):
+        if running.is_gone():
+            break
+    with pytest.raises(NsboxError, match="cannot reach the proxy") as info:
+        desk.call(control.status)
+    assert info.value.hint
+
+
+def test_D10_no_other_user_reaches_the_control_socket(lab, desk):
+    """Nor with the directory opened by mistake; and no abstract socket is there at all.
+
+    Red when: Desk does not ask for SO_PEERCRED.
+    """
+    lab.tcp(lab.pod(), control_fd=desk.sock.fileno())
+
+    def as_other():
+        os.setresuid(UID, UID, UID)
+        try:
+            return control.status(desk.dir_fd, "control")
+        except NsboxError as err:
+            return type(err.__cause__).__name__
+    assert inside(lab.host.pid, as_other) == "PermissionError"
+    for path in (desk.path, desk.path.parent, desk.path / "control"):
+        path.chmod(0o777)
+    assert inside(lab.host.pid, as_other) == "ConnectionResetError"
+    assert "@" not in lab.host.run(["cat", "/proc/net/unix"]).stdout
+    assert len(desk.call(control.status)) == 1
+
+
+def test_nonsense_on_the_control_socket_does_not_end_the_proxy(lab, desk):
+    """Red when: a request that cannot be read raises in the proxy's loop."""
+    lab.tcp(lab.pod(), control_fd=desk.sock.fileno())
+
+    def shout():
+        answers = []
+        for said in (b"{", b"[]", b'{"do": "add"}', b'{"do": "add", "forwards": [["tcp", "::", 1, 2]]}', b"\xff"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.connect(f"/proc/self/fd/{desk.dir_fd}/control")
+                sock.send(said)
+                answers.append(sock.recv(10000))
+        return answers
+    assert all(b"error" in answer for answer in inside(lab.host.pid, shout))
+    assert len(desk.call(control.status)) == 1
