@@ -27,6 +27,7 @@ from .record import PodRecord, pod_from_dict, pod_to_dict
 
 LOCK_TIMEOUT_S = 30.0
 _TAKE_TRIES = 100
+_REMOVE_TRIES = 10
 _RECORD = "pod.json"
 
 
@@ -90,8 +91,12 @@ class Locked:
         try:
             gone = f".gone-{new_id()}"
             os.rename(self.name, gone, src_dir_fd=pods_fd, dst_dir_fd=pods_fd)
-            # The name is free now. A supervisor may still write into it; the next prune sweeps then.
-            shutil.rmtree(gone, dir_fd=pods_fd, ignore_errors=True)
+            # The name is free now. A supervisor may write into it until its directory is gone, so
+            # once may not be enough; what is left even then goes with the next prune.
+            for _ in range(_REMOVE_TRIES):
+                shutil.rmtree(gone, dir_fd=pods_fd, ignore_errors=True)
+                if gone not in os.listdir(pods_fd):
+                    break
         except OSError as err:
             raise NsboxError(f"cannot remove the record of pod {self.name!r}") from err
         finally:
