@@ -103,7 +103,8 @@ def test_D10_no_other_user_reaches_the_control_socket(lab, desk):
     assert inside(lab.host.pid, as_other) == "PermissionError"
     for path in (desk.path, desk.path.parent, desk.path / "control"):
         path.chmod(0o777)
-    assert inside(lab.host.pid, as_other) == "ConnectionResetError"
+    # Turned away: while it asks, or while it waits for the answer.
+    assert inside(lab.host.pid, as_other) in ("BrokenPipeError", "ConnectionResetError")
     assert "@" not in lab.host.run(["cat", "/proc/net/unix"]).stdout
     assert len(desk.call(control.status)) == 1
 

@@ -30,26 +30,31 @@ def blocked():
 
 
 def test_signals_are_handed_over_in_the_order_of_their_arrival():
-    """Red: sort what _Inbox.read returns."""
-    pid, in_w, out_r = on_pipes("cat")
-    order = [USR2, TERM, USR1, USR2, USR1]
-    came = []
+    """Red: sort what _Inbox.read returns.
 
-    def on_signal(signum):  # the others arrive while the first is handed over
-        came.append(signum)
-        if len(came) == 1:
-            for other in order[1:]:
-                signal.raise_signal(other)
-        elif len(came) == len(order):
-            os.close(in_w)
-    starter = forked(lambda: os.kill(os.getppid(), order[0]) if os.read(out_r, 1) else None)
-    os.close(out_r)
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    os.write(in_w, b"x")
-    assert wait_exit(starter) == 0
-    assert attended(pid, [], on_signal, SIGNALS) == 0
-    signal.pthread_sigmask(signal.SIG_SETMASK, old)
-    assert came == order
+    In a child: the signals are sent to a process, and a test worker has threads that would take them.
+    """
+    def body():
+        pid, in_w, out_r = on_pipes("cat")
+        order = [USR2, TERM, USR1, USR2, USR1]
+        came = []
+
+        def on_signal(signum):  # the others arrive while the first is handed over
+            came.append(signum)
+            if len(came) == 1:
+                for other in order[1:]:
+                    signal.raise_signal(other)
+            elif len(came) == len(order):
+                os.close(in_w)
+        starter = forked(lambda: os.kill(os.getppid(), order[0]) if os.read(out_r, 1) else None)
+        os.close(out_r)
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        os.write(in_w, b"x")
+        assert wait_exit(starter) == 0
+        assert attended(pid, [], on_signal, SIGNALS) == 0
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        assert came == order
+    assert wait_exit(forked(body)) == 0
 
 
 def test_a_signal_that_nobody_has_read_is_handed_over_at_the_end():
