@@ -7,7 +7,7 @@ from typing import Any
 from .. import parse
 from ..errors import SpecError
 from ..spec import POD_KINDS, PodSpec, TimeOffsets
-from . import clean, options
+from . import clean, options, publish
 
 _EXAMPLE = """\
 example:
@@ -40,6 +40,8 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
                        help="namespaces to make besides: user, cgroup, time")
     group.add_argument("--monotonic", metavar="SECONDS", help="shift CLOCK_MONOTONIC; implies --with time")
     group.add_argument("--boottime", metavar="SECONDS", help="shift CLOCK_BOOTTIME; implies --with time")
+    group.add_argument("-p", "--publish", metavar="[IP:]HOST:POD[/udp]", action="append", default=[],
+                       help="make a port reachable on the host, on 127.0.0.1 if no IP is written (may be repeated)")
     group.add_argument("--label", metavar="KEY=VALUE", action="append", default=[],
                        help="a word of yours for ls and inspect (may be repeated)")
     group.add_argument("--stop-timeout", metavar="SECONDS", help="between TERM and KILL when it is stopped; 10 "
@@ -59,12 +61,15 @@ def run(args: argparse.Namespace) -> int:
     from ..pod import create
 
     def make() -> str:
-        record, started = create.create(spec)
+        with publish.at_birth(args.publish) as serve:
+            record, started = create.create(spec)
+            rows = serve(record.name)
         if not args.json:
+            publish.tell_free_ports(args.publish, rows)
             return str(started.pid)
         import json
 
-        return json.dumps({"name": record.name, "pid": started.pid, "id": record.id})
+        return json.dumps({"name": record.name, "pid": started.pid, "id": record.id, "ports": rows})
 
     clean.answer(make, lambda: create.abandon(spec.name))
     return 0

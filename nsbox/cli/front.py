@@ -35,6 +35,8 @@ VERBS = {
     "kill": ("end", "send a signal to the members of pods, or to a process"),
     "rm": ("end", "stop pods and remove them"),
     "prune": ("end", "remove what is dead or was cut off"),
+    "publish": ("publish", "make ports of a running pod reachable on the host"),
+    "unpublish": ("publish", "close published ports of a pod"),
     "rootfs": ("rootfs", "build, list and remove root file systems"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import NsboxError, exit_status_of
 from ..spec import MemberSpec
-from . import create, options
+from . import create, options, publish
 
 _EXAMPLE = """\
 example:
@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from ..pod import create as maker
 
     try:
-        maker.create(spec)
+        with publish.at_birth(args.publish) as serve:
+            maker.create(spec)
+            publish.tell_free_ports(args.publish, serve(spec.name))
         status = _join(spec.name, member, tty=tty)
         _remove(spec.name)
     except BaseException:

@@ -49,7 +49,8 @@ def make(
     if recipe.stage:
         build = stage.hook_that_builds(recipe.stage, recipe.folder, place)
         step("making the tree with the tools")
-        more = (*options, f"--customize-hook={build}")
+        # Nobody needs the stage after a power cut.
+        more = (*options, "--dpkgopt=force-unsafe-io", f"--customize-hook={build}")
         _bootstrap(stage.root_of(place), recipe.stage.include, more, origin, place, step)
         options.append(f"--customize-hook={stage.hook_that_copies(place)}")
         step("making the tree that stays")

@@ -4,6 +4,7 @@ import os
 from typing import NamedTuple, Sequence
 
 from ..linux import process
+from . import portfile
 from .record import PodRecord
 
 # Kinds by which a process belongs to a pod. Not user, cgroup, time: these say nothing of it.
@@ -37,6 +38,7 @@ def processes(record: PodRecord) -> list[Inside]:
 
     Only while the pod's PID 1 runs: afterwards another namespace may have the same number.
     """
+    proxies = portfile.proxy_pids([record.name])
     wanted = {name: number for name, number in record.kinds if name in _TELLING}
     found = []
     for name in os.listdir("/proc"):
@@ -45,7 +47,7 @@ def processes(record: PodRecord) -> list[Inside]:
                 one = _look(int(name), wanted)
             except (OSError, ValueError, IndexError):
                 continue  # it ended meanwhile, or is somebody else's
-            if one is not None:
+            if one is not None and (one.pid, one.start_time) not in proxies:
                 found.append(one)
     return sorted(found, key=lambda one: (record.pause is None or one.pid != record.pause.pid, one.pid))
 
@@ -55,10 +57,11 @@ def census(records: Sequence[PodRecord]) -> dict[str, int]:
     owner = {
         (kind, number): one.id for one in records for kind, number in one.kinds if kind in _TELLING
     }
-    pauses = {one.pause.pid for one in records if one.pause}
+    others = {one.pause.pid for one in records if one.pause}
+    others |= {pid for pid, _ in portfile.proxy_pids([one.name for one in records])}
     counts = {one.id: 0 for one in records}
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) not in pauses:
+        if name.isdigit() and int(name) not in others:
             for pod in _pods_of(int(name), owner):
                 counts[pod] += 1
     return counts

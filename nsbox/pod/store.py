@@ -188,6 +188,17 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
         os.close(pods_fd)
 
 
+def directory(name: str) -> int:
+    """A descriptor of the pod's directory, without its lock. Raises PodNotFound."""
+    pods_fd = statedir.pods_fd()
+    try:
+        return os.open(checked(name), statedir.DIR, dir_fd=pods_fd)
+    except OSError:
+        raise not_found(name) from None
+    finally:
+        os.close(pods_fd)
+
+
 def checked(name: str) -> str:
     """`name`, if it is a valid name of a pod. Raises SpecError."""
     fault = spec.name_fault(name)

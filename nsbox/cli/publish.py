@@ -1,0 +1,111 @@
+"""`nsbox publish` and `nsbox unpublish`."""
+
+import argparse
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+from ..ports import Port, parse_publish
+from . import clean, options
+
+_EXAMPLE = """\
+example:
+  sudo nsbox publish web 8080:80
+  sudo nsbox publish web :80 0.0.0.0:5353:53/udp
+  sudo nsbox publish web                    what it publishes
+
+SPEC is [IP:]HOST:POD[/udp]. Without IP it is 127.0.0.1; with HOST empty a free port is taken
+and printed. The ports are closed when the pod ends.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add `publish` and `unpublish`."""
+    publish = options.verb(verbs, "publish", "make ports of a running pod reachable on the host", _EXAMPLE,
+                           "publish:run")
+    publish.add_argument("pod", metavar="POD")
+    publish.add_argument("specs", metavar="SPEC", nargs="*", help="none: list what is published")
+    publish.add_argument("--json", action="store_true", help="answer in JSON")
+    unpublish = options.verb(verbs, "unpublish", "close published ports of a pod",
+                             "example:\n  sudo nsbox unpublish web 8080:80\n", "publish:undo")
+    unpublish.add_argument("pod", metavar="POD")
+    unpublish.add_argument("specs", metavar="SPEC", nargs="+", help="as it was published")  # fmt: skip
+
+
+def ports_of(specs: list[str]) -> list[Port]:
+    """All the ports of several words."""
+    return [port for spec in specs for port in parse_publish(spec)]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Publish; print what is published, one line a port."""
+    from ..pod import publish
+
+    ports = ports_of(args.specs)
+    if ports:
+        bound = publish.bind(ports)
+        try:
+            publish.publish(args.pod, bound)
+        finally:
+            publish.close(bound)
+        wanted = {one.forward for one in bound}
+    rows = publish.published(args.pod)
+    if ports:
+        rows = [row for row in rows if _key(row) in wanted]
+    if args.json:
+        import json
+
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print(line(row))
+    return 0
+
+
+@contextmanager
+def at_birth(specs: list[str]) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """Take the host's ports now, before there is a pod; the function given serves them for one.
+
+    A port that is in use is an error before anything has been made.
+    """
+    ports = ports_of(specs)
+    if not ports:
+        yield lambda name: []
+        return
+    from ..pod import publish
+
+    bound = publish.bind(ports)
+
+    def serve(name: str) -> list[dict[str, Any]]:
+        publish.publish(name, bound)
+        return publish.published(name)
+
+    try:
+        yield serve
+    finally:
+        publish.close(bound)
+
+
+def tell_free_ports(specs: list[str], rows: list[dict[str, Any]]) -> None:
+    """Say on stderr which ports were taken, where the words left that open."""
+    if any(port.host_port == 0 for port in ports_of(specs)):
+        clean.tell(*(f"nsbox: {line(row)}" for row in rows))
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["proto"], row["host_address"], row["host_port"], row["pod_port"]
+
+
+def line(row: dict[str, Any]) -> str:
+    """'127.0.0.1:8080 -> 80/tcp', and how it is if it is not open."""
+    address = row["host_address"]
+    place = f"[{address}]" if ":" in address else address
+    state = "" if row["state"] == "open" else f" ({row['state']})"
+    return f"{place}:{row['host_port']} -> {row['pod_port']}/{row['proto']}{state}"
+
+
+def undo(args: argparse.Namespace) -> int:
+    """Unpublish."""
+    from ..pod import publish
+
+    publish.unpublish(args.pod, ports_of(args.specs))
+    return 0

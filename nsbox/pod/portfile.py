@@ -1,0 +1,61 @@
+"""What is remembered of a pod's published ports: pods/NAME/ports.json."""
+
+from typing import NamedTuple, Sequence
+
+from ..errors import NsboxError, PodNotFound
+from ..linux.process import Identity
+from . import store
+from .files import CorruptFile, read_json, write_json
+
+_FILE = "ports.json"
+Row = tuple[str, str, int, int]
+
+
+class Ports(NamedTuple):
+    """The ports of a pod.
+
+    Attributes:
+        rows: (proto, host_address, host_port, pod_port) of each, with its real host port.
+        proxy: the process that serves them. It is in the pod's network namespace and no member.
+    """
+
+    rows: tuple[Row, ...] = ()
+    proxy: Identity | None = None
+
+
+def read(dir_fd: int) -> Ports:
+    """The ports in a pod's directory. Raises NsboxError: the file is corrupt."""
+    try:
+        data = read_json(dir_fd, _FILE)
+        rows = tuple((str(a), str(b), int(c), int(d)) for a, b, c, d in data["ports"])
+        boot_id, pid, start_time = data["proxy"]
+        return Ports(rows, Identity(str(boot_id), int(pid), int(start_time)))
+    except FileNotFoundError:
+        return Ports()
+    except (CorruptFile, KeyError, TypeError, ValueError):
+        raise NsboxError(
+            "cannot read which ports the pod publishes: its ports.json is corrupt",
+            hint="the ports close with the pod: nsbox rm --force",
+        ) from None
+
+
+def write(dir_fd: int, rows: Sequence[Row], proxy: Identity) -> None:
+    """Replace the file."""
+    try:
+        write_json(dir_fd, _FILE, {"ports": [list(row) for row in rows], "proxy": list(proxy)})
+    except OSError as err:
+        raise NsboxError("cannot write which ports the pod publishes") from err
+
+
+def proxy_pids(names: Sequence[str]) -> frozenset[tuple[int, int]]:
+    """(PID, start time) of the proxies of these pods: they share a network and are no members."""
+    found = set()
+    for name in names:
+        try:
+            with store.Locked(name, store.directory(name)) as held:
+                proxy = read(held.fd).proxy
+        except (NsboxError, PodNotFound):
+            continue
+        if proxy is not None:
+            found.add((proxy.pid, proxy.start_time))
+    return frozenset(found)
