@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 
 import pytest
 from procfs import TOP
@@ -32,11 +31,9 @@ def test_a_script_refuses_what_it_does_not_know(name):
 def test_a_set_up_checkout_is_left_alone_at_once():
     if not (TOP / ".venv/.nsbox-setup-test").exists():
         pytest.skip("this checkout was not set up by scripts/setup")
-    began = time.monotonic()
     done = subprocess.run([TOP / "scripts/setup", "--test", "--no-link", "--no-rootfs"],
                           capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "==> ready"
-    assert time.monotonic() - began < 2
+    assert done.stderr.splitlines() == ["==> ready"]  # and no step before it
 
 
 @pytest.mark.slow
