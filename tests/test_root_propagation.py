@@ -13,7 +13,8 @@ MOUNT_CALLS = ("mount", "move_mount", "pivot_root", "umount2", "mount_setattr")
 
 
 def is_shared(host) -> bool:
-    line = host.run(["sh", "-c", "grep ' / / ' /proc/1/mountinfo"], check=True).stdout
+    lines = host.run(["cat", "/proc/1/mountinfo"], check=True).stdout.splitlines()
+    [line] = [line for line in lines if line.split()[4] == "/"]
     return " shared:" in line
 
 
