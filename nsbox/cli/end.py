@@ -3,11 +3,10 @@
 import argparse
 import json
 import signal
-import sys
 from typing import Any
 
 from .. import parse
-from . import options
+from . import clean, options
 
 _POD_OR_PID = "a pod's name, or a host PID"
 
@@ -67,7 +66,7 @@ def wait(args: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"nsbox: {text}", file=sys.stderr, flush=True)
+    clean.tell(f"nsbox: {text}")  # a full stderr must not stop the ending half way
 
 
 def _each(names: list[str], action: Any) -> int:

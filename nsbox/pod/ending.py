@@ -19,7 +19,7 @@ _PAUSE_TIMEOUT_S = 1.0
 _KILL_TIMEOUT_S = 10.0
 _ROUND_S = 0.25
 _QUIET_S = 1.0
-_HELD_AT_ONCE = 64
+_HELD_AT_ONCE = 12  # fewer than the descriptors that the command line makes sure of
 
 Say = Callable[[str], None]
 

@@ -51,7 +51,9 @@ def remove(
                 )
         elif not force:
             _refuse_elsewhere(entry, "remove")
-        if entry.record is not None and entry.record.pause is not None:
+        if entry.status == "elsewhere":
+            say(f"the processes of pod {name!r}, if any run, are not ended: they are not known from here")
+        elif entry.record is not None and entry.record.pause is not None:
             end(entry.record, 0.0 if force else _grace(entry.record, timeout_s), say)
         held.forget()
 
@@ -60,7 +62,7 @@ def _refuse_elsewhere(entry: store.Entry, doing: str) -> None:
     if entry.status == "elsewhere":
         raise NsboxError(
             f"cannot {doing} pod {entry.name!r}: it was made in another PID or time namespace",
-            hint="do it from where it was made; its processes cannot be known from here",
+            hint="do it from where it was made; if that place has ended: nsbox rm --force " + entry.name,
         )
 
 

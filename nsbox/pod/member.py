@@ -87,7 +87,9 @@ def start(
 def _check(target: Target, spec: MemberSpec) -> None:
     if process.has_ended(target.pidfd):
         raise _gone(target)
-    if spec.hostname and (target.pod is None or "uts" in plan(target, spec.share, False).enter):
+    if spec.hostname and target.pod is None:
+        raise SpecError(f"cannot set a hostname beside {target.label}: only a member of a pod can have one")
+    if spec.hostname and "uts" in plan(target, spec.share, False).enter:
         raise SpecError(
             f"cannot set a hostname: this member shares that of {target.label}",
             hint="leave uts out of --share, or give the name to nsbox create",

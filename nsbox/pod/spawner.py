@@ -12,6 +12,7 @@ program                    spawner                    worker
   <---------------------------------------- {"ended": …} when a member has ended
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -60,10 +61,13 @@ def _start_worker(
         if pid == 0:
             channel.close()
             os.close(started_w)
-            os.read(started_r, 1)  # end of file: our identity has been noted
+            noted = os.read(started_r, 1)
             os.close(started_r)
+            if not noted:  # we could not be noted, and the program was told of an error
+                os._exit(0)
             _work(request, fds, our_pidfd)
         _note(pid, request)
+        os.write(started_w, b"n")
     finally:
         os.close(started_r)
         os.close(started_w)
@@ -73,7 +77,7 @@ def _refuse(request: dict[str, Any], fds: list[int], cause: OSError) -> None:
     failure = NsboxError(f"cannot {request.get('verb')}: the spawner has no process or file left for it")
     failure.__cause__ = OSError(cause.errno, f"fork: {os.strerror(cause.errno or 0)}")
     if fds:
-        with socket.socket(fileno=os.dup(fds[0])) as reply:
+        with contextlib.suppress(OSError), socket.socket(fileno=fds.pop(0)) as reply:
             wire.send(reply, {"error": trouble.encode(failure).decode()})
 
 

@@ -8,7 +8,6 @@ client                     supervisor                      member
                              exit status -> record
 """
 
-import errno
 import os
 import select
 import signal
@@ -23,6 +22,7 @@ from . import member, members, store
 from .record import MemberRecord
 from .target import Target
 
+_AGAIN_MS = 1000
 _SHOWN_BYTES = 1024
 _SHOWN_WORDS = 64
 LOG_MAX_BYTES = 8 << 20  # then the log becomes ID.log.1 and a new one begins
@@ -85,14 +85,17 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
             _forget(members_fd, record)
             os._exit(0)
         os.close(answer_w)
+        answer_w = -1
         target.close()
         _look_after(started, members_fd, record, output_r)
     except NsboxError as err:
-        os.write(answer_w, trouble.encode(err))
+        if answer_w >= 0:
+            os.write(answer_w, trouble.encode(err))
     except OSError as err:
         failure = NsboxError(f"cannot join {target.label}")
         failure.__cause__ = err
-        os.write(answer_w, trouble.encode(failure))
+        if answer_w >= 0:
+            os.write(answer_w, trouble.encode(failure))
     finally:
         os._exit(0)
 
@@ -150,8 +153,9 @@ def _look_after(
     poll.register(output_r, select.POLLIN)
     poll.register(started.pidfd, select.POLLIN)
     waiting = {output_r, started.pidfd}
+    unwritten: MemberRecord | None = None
     while waiting:
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(_AGAIN_MS if unwritten else None):
             if fd == output_r:
                 data = os.read(output_r, 65536)
                 log.write(data)
@@ -159,16 +163,20 @@ def _look_after(
                     continue
             else:
                 code = os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
-                _write_quietly(members_fd, record._replace(exit_status=exit_status_of(code)))
+                unwritten = record._replace(exit_status=exit_status_of(code))
             poll.unregister(fd)
             waiting.discard(fd)
+        if unwritten is not None and _write_quietly(members_fd, unwritten):
+            unwritten = None  # else the disk is full: tried again as long as we are here
 
 
-def _write_quietly(members_fd: int, record: MemberRecord) -> None:
+def _write_quietly(members_fd: int, record: MemberRecord) -> bool:
     try:
         _write(members_fd, record)
-    except NsboxError:
-        pass  # the pod was removed meanwhile, or the disk is full: nobody is left to tell
+    except NsboxError as err:
+        # Removed together with its pod: nobody is left who would want to know.
+        return isinstance(err.__cause__, FileNotFoundError)
+    return True
 
 
 class Log:
@@ -201,6 +209,5 @@ class Log:
                 os.close(self._fd)
                 self._bytes = 0
                 self._open()
-        except OSError as err:
-            if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT):
-                raise
+        except OSError:
+            pass  # this piece is lost

@@ -9,6 +9,7 @@ from ..linux import process
 from . import members, store
 from .record import MemberRecord
 
+_RECORD_TIMEOUT_S = 30.0
 _POLL_S = 0.01
 _FOLLOW_POLL_S = 0.1
 _READ_BYTES = 1 << 16
@@ -21,11 +22,16 @@ def members_of(text: str) -> list[tuple[str, MemberRecord]]:
         PodNotFound: there is no such pod, or no detached member with this PID.
     """
     if not (text.isascii() and text.isdigit()):
+        if store.look(text).status == "elsewhere":
+            raise NsboxError(
+                f"cannot look at the members of pod {text!r}: it was made in another PID or time namespace",
+                hint="do it from where it was made",
+            )
         return [(text, member) for member in members.of_pod(text)]
     found = [
         (entry.name, member)
         for entry in store.entries()
-        if entry.record is not None
+        if entry.record is not None and entry.status != "elsewhere"
         for member in _members_quietly(entry.name)
         if member.process is not None and member.process.pid == int(text[:20])
     ]
@@ -59,15 +65,17 @@ def wait(pod: str, member: MemberRecord) -> int:
         else:
             process.has_ended(pidfd, None)
             os.close(pidfd)
+    deadline = time.monotonic() + _RECORD_TIMEOUT_S
     watched = True
-    while watched:
+    while watched and time.monotonic() < deadline:
         watched = _is_supervised(member)  # looked at before the record: nothing can come after it
         for now in _members_quietly(pod):
             if now.id == member.id and now.exit_status is not None:
                 return now.exit_status
         time.sleep(_POLL_S)
     pid = member.process.pid if member.process else "?"
-    raise NsboxError(f"cannot know how member {pid} of pod {pod!r} ended: its supervisor was killed")
+    why = "its status could not be written" if watched else "its supervisor was killed"
+    raise NsboxError(f"cannot know how member {pid} of pod {pod!r} ended: {why}")
 
 
 def _is_supervised(member: MemberRecord) -> bool:
