@@ -82,6 +82,7 @@ def test_a_missing_mmdebstrap_is_named(monkeypatch, own_store):
 @needs_root
 def test_lent_settings_do_not_stay_in_the_tree(monkeypatch, tmp_path):
     fake_mmdebstrap(monkeypatch, tmp_path, """
+        # by default http://mirror.example/debian and http://safe.example/debian-security
         root=$(echo "$@" | tr ' ' '\\n' | grep '/entry/rootfs$')
         mkdir -p "$root/etc/apt/apt.conf.d" "$root/etc/apt/sources.list.d"
         echo secret > "$root/etc/apt/sources.list.d/0000debian.sources"
@@ -91,7 +92,9 @@ def test_lent_settings_do_not_stay_in_the_tree(monkeypatch, tmp_path):
     root = Path(build("debian").path)
     left = [path.name for path in (root / "etc/apt").rglob("*") if path.is_file()]
     assert left == ["sources.list"]
-    assert "deb http://mirror.example/debian " in (root / "etc/apt/sources.list").read_text()
+    said = (root / "etc/apt/sources.list").read_text().splitlines()
+    assert [line.split()[1] for line in said] == [
+        "http://mirror.example/debian", "http://mirror.example/debian", "http://safe.example/debian-security"]
 
 
 @needs_root

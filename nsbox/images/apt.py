@@ -6,6 +6,7 @@ scratch files; what is left in the tree afterwards are Debian's public mirrors.
 
 import os
 import re
+import shutil
 import subprocess
 
 from . import command, tree
@@ -19,6 +20,10 @@ _SKIPPED = re.compile(r"Acquire::(IndexTargets|Changelogs|CompressionTypes|cdrom
 _ONE_LINE = re.compile(
     r"deb\s+(?:\[[^]]*\]\s*)?(?!cdrom:)\S+\s+(?P<suite>\S+)\s+(?P<components>.+)"
 )
+
+
+_MAIN_MIRROR = r"https?://[a-z.]+/debian(?![a-z-])"
+_SECURITY_MIRROR = r"https?://[a-z.]+/debian-security"
 
 
 def host_release() -> str:
@@ -108,14 +113,27 @@ def leave_public_sources(root: str, suite: str, mirror: str = "") -> None:
         mirror: the recipe's own address, or "" for Debian's.
     """
     tree.clear_dir(root, "etc/apt/sources.list.d")
-    lines = [f"deb {mirror or 'http://mirror.example/debian'} {suite} main\n"]
-    if not mirror and suite not in ("unstable", "sid", "experimental"):
-        lines.append(f"deb http://mirror.example/debian {suite}-updates main\n")
-        lines.append(f"deb http://mirror.example/debian-security {suite}-security main\n")
+    main, security = _public_mirrors()
+    lines = [f"deb {mirror or main} {suite} main\n"] if mirror or main else ["# write a mirror here\n"]
+    if main and not mirror and suite not in ("unstable", "sid", "experimental"):
+        lines.append(f"deb {main} {suite}-updates main\n")
+        if security:
+            lines.append(f"deb {security} {suite}-security main\n")
     tree.put_file(root, "etc/apt/sources.list", "".join(lines).encode())
     with tree.opened(root, "etc/apt/apt.conf.d") as fd:
         if LENT_CONF in os.listdir(fd):
             os.unlink(LENT_CONF, dir_fd=fd)
+
+
+def _public_mirrors() -> tuple[str, str]:
+    """Debian's public mirrors, main and security, as mmdebstrap has them by default; or ""."""
+    try:
+        with open(shutil.which("mmdebstrap") or "", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return "", ""
+    found = [re.search(pattern, text) for pattern in (_MAIN_MIRROR, _SECURITY_MIRROR)]
+    return (found[0][0] if found[0] else "", found[1][0] if found[1] else "")
 
 
 def _source_files() -> list[str]:
