@@ -74,10 +74,7 @@ def open_process(who: Identity) -> int:
     """
     if who.pid <= 1 or who.boot_id != boot_id():
         raise ProcessLookupError(errno.ESRCH, "the process has ended")
-    try:
-        pidfd = os.pidfd_open(who.pid)
-    except (ValueError, OverflowError, OSError):
-        raise ProcessLookupError(errno.ESRCH, "the process has ended") from None
+    pidfd = open_pid(who.pid)
     try:
         # Looked at after the open: from here on the number cannot change its owner unseen.
         if int(stat_fields(who.pid)[19]) != who.start_time or has_ended(pidfd):
@@ -86,6 +83,23 @@ def open_process(who: Identity) -> int:
         os.close(pidfd)
         raise
     return pidfd
+
+
+def open_pid(pid: int) -> int:
+    """A pidfd of whoever has this number now. See pidfd_open(2).
+
+    Raises:
+        ProcessLookupError: nobody has it. OSError: we may not know, having no descriptor left, say;
+            then nobody may be taken for dead.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (ValueError, OverflowError):
+        raise ProcessLookupError(errno.ESRCH, "no process can have that number") from None
+    except OSError as err:
+        if err.errno in (errno.ESRCH, errno.EINVAL):  # EINVAL: a thread, or no number of a process
+            raise ProcessLookupError(errno.ESRCH, "the process has ended") from None
+        raise OSError(err.errno, f"pidfd_open: {err.strerror}") from None
 
 
 def has_ended(pidfd: int, timeout_s: float | None = 0.0) -> bool:

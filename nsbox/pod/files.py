@@ -11,6 +11,8 @@ import stat
 from typing import Any
 
 _MAX_BYTES = 1 << 20
+# Nothing is said about the file by these: it is not there, or we are short of something.
+_NOT_THE_FILE = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 class CorruptFile(Exception):
@@ -60,11 +62,12 @@ def read_json(dir_fd: int, name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none.
         CorruptFile: it is not a plain file of ours, or holds no such object.
+        OSError: it cannot be looked at now, for want of descriptors or memory.
     """
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError as err:
-        if err.errno == errno.ENOENT:
+        if err.errno in _NOT_THE_FILE:
             raise
         raise CorruptFile(f"{name}: {err.strerror}") from None
     try:

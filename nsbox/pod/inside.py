@@ -11,6 +11,11 @@ from .record import PodRecord
 _TELLING = ("pid", "net", "ipc", "uts", "mnt")
 
 
+# What says that a process is none of ours. Anything else, as too many open files, says that we do
+# not know: then nobody may be passed over.
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+
+
 class Inside(NamedTuple):
     """One process of a pod.
 
@@ -45,7 +50,7 @@ def processes(record: PodRecord) -> list[Inside]:
         if name.isdigit():
             try:
                 one = _look(int(name), wanted)
-            except (OSError, ValueError, IndexError):
+            except (*_GONE, ValueError, IndexError):
                 continue  # it ended meanwhile, or is somebody else's
             if one is not None and (one.pid, one.start_time) not in proxies:
                 found.append(one)
@@ -97,7 +102,7 @@ def _look(pid: int, wanted: dict[str, int]) -> Inside | None:
 def _inode(pid: int, kind: str) -> int:
     try:
         return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
-    except OSError:
+    except _GONE:
         return -1  # a zombie has only its PID namespace left
 
 

@@ -229,6 +229,8 @@ def look(name: str) -> Entry:
     except FileNotFoundError:
         raise not_found(name) from None
     except OSError as err:
+        if err.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            raise NsboxError(f"cannot look at pod {name!r}") from err
         return Entry(name, "corrupt", None, f"not a directory of ours: {err.strerror}")
     finally:
         os.close(pods_fd)

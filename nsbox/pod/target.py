@@ -87,8 +87,8 @@ def _of_record(record: PodRecord, pid: int, pidfd: int) -> Target:
 
 def _of_pid(pid: int) -> Target:
     try:
-        pidfd = os.pidfd_open(pid)
-    except (OSError, OverflowError, ValueError):
+        pidfd = process.open_pid(pid)
+    except ProcessLookupError:
         raise PodNotFound(f"cannot find process {pid}", hint="a pod is also known by its name: nsbox ls") from None
     try:
         record = _pod_of_pause(pid)
