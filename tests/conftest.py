@@ -154,6 +154,14 @@ def user_store(base: Path) -> Path:
 
 
 @pytest.fixture
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store for this test alone, for what runs in the test process itself."""
+    where = tmp_path / "store"
+    monkeypatch.setenv("NSBOX_STORE", str(where))
+    return where
+
+
+@pytest.fixture
 def bare_host(base: Path) -> Iterator[FakeHost]:
     """A fake host whose store is empty; at the end everything in it must be as at the start."""
     skip_or_fail(why_no_root())

@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 
 from nsbox.errors import NsboxError, SpecError
-from nsbox.images import busybox, entries, store, tree
+from nsbox.images import busybox, entries, tree
 from nsbox.images.build import build
+
+pytestmark = pytest.mark.usefixtures("own_store")
 
 REPOSITORY = Path(__file__).parent.parent
 needs_root = pytest.mark.needs_root
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path, monkeypatch):
-    where = tmp_path / "store"
-    monkeypatch.setenv(store.ENV, str(where))
-    return where
 
 
 def write_recipe(folder, text, **files):

@@ -8,17 +8,12 @@ from pathlib import Path
 import pytest
 
 from nsbox.errors import NsboxError
-from nsbox.images import apt, entries, store
+from nsbox.images import apt, entries
 from nsbox.images.build import build
 
+pytestmark = pytest.mark.usefixtures("own_store")
+
 needs_root = pytest.mark.needs_root
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path, monkeypatch):
-    where = tmp_path / "store"
-    monkeypatch.setenv(store.ENV, str(where))
-    return where
 
 
 def names_in(where):

@@ -14,17 +14,12 @@ from nsbox.errors import NsboxError, SpecError
 from nsbox.images import entries, npm, recipe, store
 from nsbox.images.build import build
 
+pytestmark = pytest.mark.usefixtures("own_store")
+
 REPOSITORY = Path(__file__).parent.parent
 CONF = REPOSITORY / "rootfs/nginx/nginx.conf"
 DEBIAN = "kind = mmdebstrap\nsuite = sid\n"
 needs_root = pytest.mark.needs_root
-
-
-@pytest.fixture(autouse=True)
-def own_store(tmp_path, monkeypatch):
-    where = tmp_path / "store"
-    monkeypatch.setenv(store.ENV, str(where))
-    return where
 
 
 def write_recipe(folder, text, script=None):
