@@ -11,7 +11,7 @@ from fakehost import FakeHost
 from procfs import until
 
 from nsbox.errors import NsboxError, SpecError
-from nsbox.images import entries, npm, recipe, store
+from nsbox.images import entries, npm, recipe
 from nsbox.images.build import build
 
 pytestmark = pytest.mark.usefixtures("own_store")
