@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from xml.etree import ElementTree
 
 import pytest
 from procfs import TOP
@@ -89,3 +90,26 @@ def test_the_bench_refuses_what_it_does_not_know():
     asked = bench("--no-such")
     assert (asked.returncode, asked.stdout) == (2, "")
     assert asked.stderr.startswith("usage: scripts/bench ")
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root
+def test_the_ways_into_a_pod_are_compared_and_drawn(tmp_path):
+    """Red when: row_of() in netspeed.py divides by another way than the direct one, or drops a way."""
+    plot = tmp_path / "net.svg"
+    done = bench("--quick", "--json", "--svg", str(plot), "net")
+    assert done.returncode == 0, done.stderr
+    part = json.loads(done.stdout)["net"]
+    direct, ours = part["rows"][:2]
+    assert (direct["name"], ours["name"]) == ("veth, direct", "nsbox publish")
+    for key in ("throughput_mib_s", "round_trip_us", "first_byte_us"):
+        assert direct[f"{key}_to_direct"] == 1
+        for row in part["rows"]:
+            assert row[f"{key}_to_direct"] == pytest.approx(row[key] / direct[key])
+    measured = {row["name"] for row in part["rows"]}
+    for name in ("docker-proxy", "podman rootlessport", "socat", "nftables DNAT"):
+        assert (name in measured) != (name in part["left_out"])
+    root = ElementTree.parse(plot).getroot()
+    drawn = " ".join("".join(one.itertext()) for one in root.iter())
+    assert root.tag.endswith("svg") and all(name in drawn for name in measured)
+    assert not root.findall(".//{*}script")
