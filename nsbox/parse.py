@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .decode import bytes_fault
 from .errors import NsboxError, SpecError
-from .spec import EXTRA_KINDS, KIND_NAMES
+from .spec import EXTRA_KINDS, KIND_NAMES, NET_MODES, net_fault, normal_path, v4_fault
 from .volumes import check_targets, parse_mount, parse_tmpfs, parse_volume
 from .words import (
     check_hostname, check_name, encode, hostname_of, parse_integer, parse_seconds, parse_size,
@@ -19,8 +19,9 @@ from .words import (
 
 __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
-    "parse_integer", "parse_label", "parse_mount", "parse_seconds", "parse_share", "parse_signal",
-    "parse_size", "parse_tmpfs", "parse_volume", "parse_with", "quote", "split_init",
+    "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_seconds",
+    "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_volume", "parse_with", "quote",
+    "split_init",
 ]
 
 ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end
@@ -132,6 +133,34 @@ def parse_label(text: str) -> tuple[str, str]:
     if why := bytes_fault(text):
         raise SpecError(f"cannot use label {quote(text)}: {why}")
     return key, value
+
+
+def parse_net(text: str) -> str:
+    """Where a pod's network comes from: "none", "bridge", "host", "user", a network's name, "pod:NAME",
+    "ns:/PATH"; "ns:NAME" is the one that ip-netns(8) calls so.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    kind, colon, rest = text.partition(":")
+    if colon and kind == "ns" and rest and "/" not in rest:
+        rest = "" if rest in (".", "..") else f"/run/netns/{rest}"
+        text = f"ns:{rest}"
+    elif colon and kind == "ns" and rest.startswith("/") and ".." not in rest.split("/"):
+        text = f"ns:{normal_path(rest)}"
+    if why := net_fault(text):
+        raise SpecError(f"cannot use network {quote(text)}: {why}", hint=_NET_FORMS)
+    return text
+
+
+_NET_FORMS = f"it is {', '.join(NET_MODES)}, the name of a network, pod:NAME or ns:PATH"
+
+
+def parse_ip(text: str) -> str:
+    """A v4 address for a pod: four plain numbers."""
+    if why := v4_fault(text):
+        raise SpecError(f"cannot use address {quote(text)}: {why}", hint="for example --ip 10.77.0.9")
+    return text
 
 
 def parse_signal(text: str) -> int:

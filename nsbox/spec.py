@@ -18,12 +18,14 @@ POD_KINDS = frozenset({"pid", "uts", "ipc", "net", "mnt"})
 EXTRA_KINDS = frozenset({"user", "cgroup", "time"})
 
 PAUSES = ("static", "python")
+NET_MODES = ("none", "bridge", "host", "user")
 HOSTNAME_MAX_BYTES = 64  # sethostname(2): __NEW_UTS_LEN
 STOP_TIMEOUT_MAX_S = 1e6
 SIZE_MIN_BYTES = 1
 SIZE_MAX_BYTES = 2**60  # the kernel wraps or refuses sizes near 2**63
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_V4 = re.compile(r"\.".join([r"(0|[1-9][0-9]{0,2})"] * 4))
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
 
 
@@ -92,6 +94,8 @@ class PodSpec(NamedTuple):
         stop_timeout_s: seconds between SIGTERM and SIGKILL when the pod is stopped.
         die_with_parent: the pod ends with the process that made it.
         pause: "static", the small program, or "python", the readable one that stays an interpreter.
+        net: one of NET_MODES, "pod:NAME", "ns:/PATH" or the name of a network.
+        ip: the v4 address in that network, or "" for any free one.
     """
 
     name: str
@@ -105,6 +109,8 @@ class PodSpec(NamedTuple):
     stop_timeout_s: float = 10.0
     die_with_parent: bool = False
     pause: str = "static"
+    net: str = "none"
+    ip: str = ""
 
 
 class MemberSpec(NamedTuple):
@@ -149,6 +155,24 @@ def hostname_fault(hostname: str) -> str:
     if not all(_LABEL.fullmatch(label) for label in hostname.split(".")):
         return "it is made of letters, digits and inner hyphens, in parts joined by dots"
     return ""
+
+
+def net_fault(net: str) -> str:
+    """Why `net` cannot say where a pod's network comes from, or ""."""
+    kind, colon, rest = net.partition(":")
+    if not colon:
+        return name_fault(net)
+    if kind == "pod":
+        return name_fault(rest)
+    if kind == "ns":
+        return decode.path_fault(rest)
+    return "only pod: and ns: take something after a colon"
+
+
+def v4_fault(address: str) -> str:
+    """Why `address` is no IPv4 address of four plain numbers, or ""."""
+    found = _V4.fullmatch(address)
+    return "" if found and all(int(part) < 256 for part in found.groups()) else "it is no IPv4 address"
 
 
 def target_fault(target: str) -> str:
@@ -228,6 +252,7 @@ _POD = decode.record(PodSpec, {
     "labels": decode.sequence(decode.pair(_STRING, _STRING), tuple), "time": _TIME,
     "stop_timeout_s": decode.number(float, 0, STOP_TIMEOUT_MAX_S), "die_with_parent": _FLAG,
     "pause": decode.text(lambda word: "" if word in PAUSES else "no such pause"),
+    "net": decode.text(net_fault), "ip": decode.text(lambda word: v4_fault(word) if word else ""),
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,

@@ -13,8 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-# What nsbox makes at its first use and keeps: an empty shelf for the pods.
-KEPT = {"pods", "nsbox", "nsbox/pods"}
+# What nsbox makes at its first use and keeps: an empty shelf for the pods, one for the networks, and
+# in that the number in the names of its firewall's tables, when nothing is noted beside it.
+KEPT = {"pods", "nsbox", "nsbox/pods", "nets", "nsbox/nets"}
+SCOPE, SETTLED = "nets/scope.json", '"forward_before": ""'
 IP = (["-o", "link"], ["-o", "addr"], ["route", "show", "table", "all"], ["rule"])
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "shm", "mqueue", "pts")
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet", "net/ipv4/conf/lo/route_localnet",
@@ -55,7 +57,10 @@ def files(top: str) -> Iterator[str]:
     for where, directories, names in os.walk(top):
         for name in directories + names:
             path = os.path.join(where, name)
-            if os.path.isdir(path) and os.path.relpath(path, top) in KEPT:
+            where_in = os.path.relpath(path, top)
+            if os.path.isdir(path) and where_in in KEPT:
+                continue
+            if where_in.endswith(SCOPE) and SETTLED in text(path):
                 continue
             with contextlib.suppress(FileNotFoundError):
                 about = os.lstat(path)

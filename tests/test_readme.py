@@ -1,7 +1,8 @@
 """The README is true: its commands are run in a fake host, one after the other, and answer as it says.
 
 In a block marked console, "$ " begins a command; what follows is its output. PIDs, sizes and
-times differ from run to run, so digits of the output match any digits, and widths any widths.
+times differ from run to run, so digits of the output match any digits, and widths any widths; an id
+of a network, in the name of its bridge and in its IPv6 subnet, matches any id.
 """
 
 import re
@@ -15,6 +16,7 @@ from fakehost import NSBOX, FakeHost
 README = Path(__file__).parent.parent / "README.md"
 STORE = "/var/lib/nsbox/rootfs"
 _MARK = "@@next command@@"
+_VARIES = r"(?<=^nsb)[0-9a-f]{8}|(?<=6f78:)[0-9a-f]+|\d+"
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(120)]
 
@@ -40,7 +42,8 @@ def as_pattern(said: str) -> str:
     """A regular expression for `said`: any number for a number, any spaces for spaces."""
     lines = []
     for line in said.splitlines():
-        words = [re.sub(r"\d+", r"\\d+", re.escape(word)) for word in line.split()]
+        words = [re.sub(_VARIES, lambda found: r"\d+" if found[0].isdigit() else "[0-9a-f]+", re.escape(word))
+                 for word in line.split()]
         lines.append(r"[ ]*" + r"[ ]+".join(words) + r"[ ]*\n")
     return "".join(lines)
 

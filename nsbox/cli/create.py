@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from .. import parse
@@ -40,8 +41,12 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
                        help="namespaces to make besides: user, cgroup, time")
     group.add_argument("--monotonic", metavar="SECONDS", help="shift CLOCK_MONOTONIC; implies --with time")
     group.add_argument("--boottime", metavar="SECONDS", help="shift CLOCK_BOOTTIME; implies --with time")
+    group.add_argument("--net", metavar="NET", default="none",
+                       help="none (the default), bridge, host, user, the name of a network, pod:NAME or ns:PATH")
+    group.add_argument("--ip", metavar="ADDR", help="its v4 address in that network; a free one if not given")
     group.add_argument("-p", "--publish", metavar="[IP:]HOST:POD[/udp]", action="append", default=[],
                        help="make a port reachable on the host, on 127.0.0.1 if no IP is written (may be repeated)")
+    publish.add_mode(group)
     group.add_argument("--label", metavar="KEY=VALUE", action="append", default=[],
                        help="a word of yours for ls and inspect (may be repeated)")
     group.add_argument("--stop-timeout", metavar="SECONDS", help="between TERM and KILL when it is stopped; 10 "
@@ -61,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     from ..pod import create
 
     def make() -> str:
-        with publish.at_birth(args.publish) as serve:
+        with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
             record, started = create.create(spec)
             rows = serve(record.name)
+        say_changes()
         if not args.json:
             publish.tell_free_ports(args.publish, rows)
             return str(started.pid)
@@ -93,7 +99,29 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         time=offsets,
         stop_timeout_s=10.0 if timeout_s is None else timeout_s,
         pause=args.pause,
+        net=_net(args),
+        ip=parse.parse_ip(args.ip) if args.ip is not None else "",
     )
+
+
+def say_changes() -> None:
+    """Say on stderr what was changed on the host for a pod's network, if anything was."""
+    world = sys.modules.get("nsbox.pod.networld")
+    if world is not None:
+        clean.tell(*(f"nsbox: {note}" for note in world.notes))
+
+
+def _net(args: argparse.Namespace) -> str:
+    """--net; what a person should know of it is said on stderr."""
+    net = parse.parse_net(args.net)
+    if net != "none":
+        from ..pod import netmodes
+
+        if args.publish:
+            netmodes.check_publish(net)
+        if said := netmodes.warning(net):
+            clean.tell(f"nsbox: warning: {said}")
+    return net
 
 
 def _offset(text: str | None, what: str) -> int:

@@ -69,7 +69,7 @@ def _say(text: str) -> None:
     clean.tell(f"nsbox: {text}")  # a full stderr must not stop the ending half way
 
 
-def _each(names: list[str], action: Any) -> int:
+def each(names: list[str], action: Any) -> int:
     """Do it for every name, also after a failure; the first failure is the one reported."""
     from ..errors import NsboxError, one_line
 
@@ -102,7 +102,7 @@ def stop(args: argparse.Namespace) -> int:
 
     timeout_s = options.seconds(args.time, "--time")
     names = [_pod_name(name) for name in args.pods]
-    return _each(names, lambda name: lifecycle.stop(name, timeout_s, say=_say))
+    return each(names, lambda name: lifecycle.stop(name, timeout_s, say=_say))
 
 
 def kill(args: argparse.Namespace) -> int:
@@ -117,7 +117,7 @@ def kill(args: argparse.Namespace) -> int:
             name = signal.Signals(signum).name if signum in list(signal.Signals) else str(signum)
             raise PodNotFound(f"cannot send {name} to {target!r}: no process is there to get it")
 
-    return _each(args.targets, send)
+    return each(args.targets, send)
 
 
 def rm(args: argparse.Namespace) -> int:
@@ -126,7 +126,7 @@ def rm(args: argparse.Namespace) -> int:
 
     timeout_s = options.seconds(args.time, "--time")
     names = [_pod_name(name) for name in args.pods]
-    return _each(names, lambda name: lifecycle.remove(name, force=args.force, timeout_s=timeout_s, say=_say))
+    return each(names, lambda name: lifecycle.remove(name, force=args.force, timeout_s=timeout_s, say=_say))
 
 
 def prune(args: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ VERBS = {
     "prune": ("end", "remove what is dead or was cut off"),
     "publish": ("publish", "make ports of a running pod reachable on the host"),
     "unpublish": ("publish", "close published ports of a pod"),
+    "net": ("net", "make networks, and connect pods to them"),
     "rootfs": ("rootfs", "build, list and remove root file systems"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }

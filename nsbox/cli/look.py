@@ -38,21 +38,30 @@ def ls(args: argparse.Namespace) -> int:
         for row in rows:
             print(text.printable(row["name"]))
     else:
-        titles = ("NAME", "PID", "STATUS", "MEMBERS", "AGE", "ROOTFS")
+        with_ports = any(row["ports"] for row in rows)
+        titles = ("NAME", "PID", "STATUS", "MEMBERS", "AGE", *["PORTS"] * with_ports, "ROOTFS")
         right = frozenset({"PID", "MEMBERS", "AGE"})
-        print(*text.table(titles, [_ls_row(row) for row in rows], right), sep="\n")
+        print(*text.table(titles, [_ls_row(row, with_ports) for row in rows], right), sep="\n")
     return 0
 
 
-def _ls_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _ls_row(row: dict[str, Any], with_ports: bool) -> tuple[str, ...]:
     return (
         row["name"],
         str(row["pid"] or "-"),
         row["status"],
         str(row["members"]),
         text.age(row["created"]) if row["created"] else "-",
+        *[_ports(row["ports"])] * with_ports,
         row["rootfs"] or "-",
     )
+
+
+def _ports(rows: list[dict[str, Any]]) -> str:
+    """127.0.0.1:8080->80/tcp, and (down) where nobody answers there."""
+    from . import publish
+
+    return ", ".join(publish.line(row).replace(" -> ", "->") for row in rows) or "-"
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -66,15 +75,16 @@ def inspect(args: argparse.Namespace) -> int:
     for number, about in enumerate(found):
         if number:
             print()
-        _print_tree(about, "")
+        print_tree(about, "")
     return 0
 
 
-def _print_tree(about: dict[str, Any], indent: str) -> None:
+def print_tree(about: dict[str, Any], indent: str) -> None:
+    """Values as indented words."""
     for key, value in about.items():
         if isinstance(value, dict):
             print(f"{indent}{key}:")
-            _print_tree(value, indent + "  ")
+            print_tree(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{indent}{key}:")
             for row in value:

@@ -25,10 +25,17 @@ def add_parser(verbs: Any) -> None:
     publish.add_argument("pod", metavar="POD")
     publish.add_argument("specs", metavar="SPEC", nargs="*", help="none: list what is published")
     publish.add_argument("--json", action="store_true", help="answer in JSON")
+    add_mode(publish)
     unpublish = options.verb(verbs, "unpublish", "close published ports of a pod",
                              "example:\n  sudo nsbox unpublish web 8080:80\n", "publish:undo")
     unpublish.add_argument("pod", metavar="POD")
     unpublish.add_argument("specs", metavar="SPEC", nargs="+", help="as it was published")  # fmt: skip
+
+
+def add_mode(parser: Any) -> None:
+    """Add --publish-mode."""
+    parser.add_argument("--publish-mode", choices=("proxy", "nat"), default="proxy",
+                        help="nat: forwarded by the kernel, for pods on a network and addresses that are not loopback")
 
 
 def ports_of(specs: list[str]) -> list[Port]:
@@ -42,13 +49,14 @@ def run(args: argparse.Namespace) -> int:
 
     ports = ports_of(args.specs)
     if ports:
+        _check_mode(ports, args.publish_mode)
         bound = publish.bind(ports)
         try:
-            publish.publish(args.pod, bound)
+            _publish(args.pod, bound, args.publish_mode)
         finally:
             publish.close(bound)
         wanted = {one.forward for one in bound}
-    rows = publish.published(args.pod)
+    rows = _rows(args.pod)
     if ports:
         rows = [row for row in rows if _key(row) in wanted]
     if args.json:
@@ -61,8 +69,46 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_mode(ports: list[Port], mode: str, net: str | None = None) -> None:
+    if mode == "nat":
+        from ..pod import netnat
+
+        netnat.check(ports, net)
+
+
+def _publish(pod: str, bound: Any, mode: str) -> None:
+    """Have the proxy serve them, and by nat the kernel before it."""
+    from ..pod import publish
+
+    publish.publish(pod, bound)
+    if mode == "nat":
+        from ..pod import netnat
+
+        ports = [Port(*one.forward) for one in bound]
+        try:
+            netnat.add(pod, ports)
+        except BaseException:
+            publish.unpublish(pod, ports)
+            raise
+
+
+def _rows(pod: str) -> list[dict[str, Any]]:
+    """What a pod publishes, and by which mode."""
+    from ..pod import publish, statedir
+
+    rows = publish.published(pod)
+    by_nat: frozenset[tuple[str, str, int, int]] = frozenset()
+    if rows and statedir.has_nets():
+        from ..pod import netnat
+
+        by_nat = netnat.of_pod(pod)
+    return [{**row, "mode": "nat" if _key(row) in by_nat else "proxy"} for row in rows]
+
+
 @contextmanager
-def at_birth(specs: list[str]) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+def at_birth(
+    specs: list[str], mode: str = "proxy", net: str = "none"
+) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
     """Take the host's ports now, before there is a pod; the function given serves them for one.
 
     A port that is in use is an error before anything has been made.
@@ -73,11 +119,12 @@ def at_birth(specs: list[str]) -> Iterator[Callable[[str], list[dict[str, Any]]]
         return
     from ..pod import publish
 
+    _check_mode(ports, mode, net)
     bound = publish.bind(ports)
 
     def serve(name: str) -> list[dict[str, Any]]:
-        publish.publish(name, bound)
-        return publish.published(name)
+        _publish(name, bound, mode)
+        return _rows(name)
 
     try:
         yield serve
@@ -99,13 +146,19 @@ def line(row: dict[str, Any]) -> str:
     """'127.0.0.1:8080 -> 80/tcp', and how it is if it is not open."""
     address = row["host_address"]
     place = f"[{address}]" if ":" in address else address
-    state = "" if row["state"] == "open" else f" ({row['state']})"
+    words = [word for word in (row["state"], row.get("mode", "proxy")) if word not in ("open", "proxy")]
+    state = f" ({', '.join(words)})" if words else ""
     return f"{place}:{row['host_port']} -> {row['pod_port']}/{row['proto']}{state}"
 
 
 def undo(args: argparse.Namespace) -> int:
     """Unpublish."""
-    from ..pod import publish
+    from ..pod import publish, statedir
 
-    publish.unpublish(args.pod, ports_of(args.specs))
+    ports = ports_of(args.specs)
+    if statedir.has_nets():  # the rule before the port: in between it is served by the proxy
+        from ..pod import netnat
+
+        netnat.drop(args.pod, ports)
+    publish.unpublish(args.pod, ports)
     return 0

@@ -37,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from ..pod import create as maker
 
     try:
-        with publish.at_birth(args.publish) as serve:
+        with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
             maker.create(spec)
+            create.say_changes()
             publish.tell_free_ports(args.publish, serve(spec.name))
         status = _join(spec.name, member, tty=tty)
         _remove(spec.name)

@@ -124,10 +124,20 @@ class Desk:
         self._loop.add(caller.fileno(), IN, lambda _events: self._serve(caller))
 
     def _serve(self, caller: socket.socket) -> None:
+        reply = b""
         try:
             raw, fds, _flags, _ = socket.recv_fds(caller, _MESSAGE_BYTES, FDS_MAX)
-            if raw:
-                caller.send(self._reply(raw, fds))
+            reply = self._reply(raw, fds) if raw else b""
+        except OSError:
+            pass
+        # In the next round: sockets are closed at the end of this one, and the port must be free then.
+        self._loop.forget(caller.fileno())
+        self._loop.soon(lambda: self._finish(caller, reply))
+
+    def _finish(self, caller: socket.socket, reply: bytes) -> None:
+        try:
+            if reply:
+                caller.send(reply)
         except OSError:
             pass
         self._callers -= 1

@@ -40,13 +40,13 @@ _RESERVE = 32  # descriptors for what is neither a client nor a pipe
 _DESCRIPTORS_MAX = 1 << 20
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
 def start(
     listeners: Sequence[Listening], pod_pidfd: int, control_fd: int = -1,
-    *, confine: Callable[[], None] = _nothing,
+    *, confine: Callable[[], None] = _nothing, before_go: Callable[[int], None] = _nothing,
 ) -> process.Spawned:  # fmt: skip
     """Start the proxy as a process of its own, not a child of the caller; return when it serves.
 
@@ -56,6 +56,7 @@ def start(
         pod_pidfd: of the pod's PID 1.
         control_fd: a socket made by control.bind(), or -1.
         confine: gives rights away; called when the proxy needs none any more.
+        before_go: called with its PID while it waits; if the caller is killed here, it ends too.
 
     Raises:
         NsboxError: it could not be set up; nothing is left of it.
@@ -71,19 +72,20 @@ def start(
         os.close(fd)
     try:
         os.waitpid(middle, 0)
-        return _learn(report_r, go_w)
+        return _learn(report_r, go_w, before_go)
     finally:
         for fd in (report_r, go_w):
             os.close(fd)
 
 
-def _learn(report_r: int, go_w: int) -> process.Spawned:
+def _learn(report_r: int, go_w: int, before_go: Callable[[int], None]) -> process.Spawned:
     """Hear the PID, open it while the process waits, let it go, and hear how that went."""
     pid = os.read(report_r, 32)
     if not pid.isdigit():
         raise NsboxError("cannot start the proxy of the pod's ports")
     pidfd = os.pidfd_open(int(pid))
     try:
+        before_go(int(pid))
         os.write(go_w, b"g")
         answer = os.read(report_r, 65536)
         if answer != b".":
@@ -91,6 +93,7 @@ def _learn(report_r: int, go_w: int) -> process.Spawned:
                 raise trouble.decode(answer)
             raise NsboxError("cannot start the proxy of the pod's ports: it was killed")
     except BaseException:
+        process.send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
         raise
     return process.Spawned(int(pid), pidfd)
@@ -192,6 +195,7 @@ class _Server:
         self._pipes = Pipes(pipes)
         self._flows = Flows(self.loop)
         self._ports: dict[Forward, TcpListener | UdpListener] = {}
+        self._closed = False
         for listening in listeners:
             self._open(listening)
 
@@ -214,6 +218,7 @@ class _Server:
             self.loop.round(self._flows.expire())
         for port in self._ports.values():
             port.stop()
+        self._closed = True
         self.loop.forget(pod_pidfd)
         until_s = self.loop.now_s + DRAIN_S
         self.loop.round(0.0)
@@ -223,7 +228,8 @@ class _Server:
     def answer(self, request: dict[str, Any], fds: list[int]) -> object:
         """Do what a caller asks; see control.py. Raises NsboxError."""
         if request["do"] == "list":
-            return [(forward, port.count) for forward, port in self._ports.items()]
+            ports = {} if self._closed else self._ports
+            return [(forward, port.count) for forward, port in ports.items()]
         forwards = [Forward(*fields) for fields in request["forwards"]]
         if request["do"] == "add":
             if len(fds) != len(forwards):

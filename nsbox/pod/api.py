@@ -11,6 +11,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 from .. import parse
 from ..errors import SpecError
 from ..images import store as images
+from ..ports import parse_publish
 from ..spec import (
     POD_KINDS,
     MemberSpec,
@@ -22,7 +23,7 @@ from ..spec import (
     pod_spec_from_dict,
     pod_spec_to_dict,
 )
-from . import client, lifecycle, report
+from . import client, lifecycle, netmodes, report
 from .popen import Member, Pipes, Redirect
 
 Word = str | bytes | os.PathLike[str]
@@ -83,6 +84,9 @@ class Pod:
         init: a program of yours as PID 1 instead of the pause.
         monotonic_s, boottime_s: seconds to shift these clocks by; needs "time" in with_kinds.
         stop_timeout_s: seconds between SIGTERM and SIGKILL when it is stopped.
+        net: where its network comes from, as for ``nsbox create --net``.
+        ip: its v4 address in that network; a free one if not given.
+        publish: "[IP:]HOST:POD[/udp]" each, as for ``nsbox create -p``.
     """
 
     def __init__(
@@ -104,6 +108,9 @@ class Pod:
         boottime_s: int = 0,
         stop_timeout_s: float = 10.0,
         keep: bool = False,
+        net: str = "none",
+        ip: str = "",
+        publish: Iterable[str] = (),
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
         spec = PodSpec(
@@ -117,7 +124,12 @@ class Pod:
             time=TimeOffsets(monotonic_s, boottime_s),
             stop_timeout_s=stop_timeout_s,
             die_with_parent=not keep,
+            net=parse.parse_net(net),
+            ip=parse.parse_ip(ip) if ip else "",
         )
+        self._ports = [port for word in publish for port in parse_publish(word)]
+        if self._ports:
+            netmodes.check_publish(spec.net)
         self._spec = pod_spec_from_dict(pod_spec_to_dict(spec))  # checks every value
         self._pid: int | None = None
 
@@ -138,7 +150,7 @@ class Pod:
 
     def create(self) -> "Pod":
         """Make the pod now. Raises PodExists, NsboxError; then nothing of it is left."""
-        answer = client.request("create", spec=pod_spec_to_dict(self._spec))
+        answer = client.request("create", spec=pod_spec_to_dict(self._spec), ports=self._ports)
         message, _ = answer.first()
         answer.close()
         self._pid = message["pid"]

@@ -15,18 +15,21 @@ Killed later: the intent names the process, and the next command undoes both.
 import os
 import signal
 import time
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import NsboxError, PodExists
 from ..linux import mounts, namespaces, process, syscalls
 from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes, idmaps
-from ..spec import POD_KINDS, PodSpec
+from ..spec import POD_KINDS, PodSpec, RootSpec
 from . import devices, execute, pause, rootfs, store
 from .environment import base_environment
 from .pause import hold
 from .record import PodRecord
+
+if TYPE_CHECKING:  # a pod without a network pays nothing for one
+    from .netmodes import Source
 
 _KILL_TIMEOUT_S = 10.0
 _HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -43,6 +46,24 @@ def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
     """
     if any(spec.time) and os.geteuid() != 0:
         raise NsboxError("cannot shift the clocks of a pod", hint="that needs root; --with time alone does not")
+    net = _open_net(spec)
+    try:
+        return _create(spec, net)
+    finally:
+        if net is not None:
+            net.close()
+
+
+def _open_net(spec: PodSpec) -> "Source | None":
+    """Where the pod's network comes from, checked; None: from nowhere."""
+    if spec.net == "none" and not spec.ip:
+        return None
+    from . import netmodes
+
+    return netmodes.open_source(spec)
+
+
+def _create(spec: PodSpec, net: "Source | None") -> tuple[PodRecord, process.Spawned]:
     sources = rootfs.open_sources(spec.root)
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
@@ -51,7 +72,9 @@ def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
         with _reserve(record) as held:
             try:
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-                record, started = _start(spec, sources, held, record)
+                if net is not None:
+                    spec, sources = _with_names(spec, sources, held, record)
+                record, started = _start(spec, sources, held, record, net)
                 held.write(record)
                 signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
             except BaseException:
@@ -79,7 +102,25 @@ def _intent(spec: PodSpec) -> PodRecord:
         labels=spec.labels,
         stop_timeout_s=spec.stop_timeout_s,
         vantage=store.vantage(),
+        net=spec.net,
     )
+
+
+def _with_names(
+    spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord
+) -> tuple[PodSpec, rootfs.Sources]:
+    """The same with the files that say the names in the pod's network."""
+    from . import netmodes, netnames
+
+    owner = netmodes.names_of(record)
+    if owner == record.name:
+        netnames.write(record.name, held.fd, spec.hostname, ())
+    if not owner:
+        return spec, sources
+    added = netnames.volumes(owner, spec.root)
+    more = rootfs.open_sources(RootSpec("", volumes=added))
+    root = spec.root._replace(volumes=spec.root.volumes + added)
+    return spec._replace(root=root), sources._replace(volume_fds=sources.volume_fds + more.volume_fds)
 
 
 def _reserve(record: PodRecord) -> store.Locked:
@@ -98,9 +139,11 @@ def _kinds(spec: PodSpec) -> frozenset[str]:
 
 
 def _start(
-    spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord
+    spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord, net: "Source | None"
 ) -> tuple[PodRecord, process.Spawned]:
     kinds = _kinds(spec)
+    if net is not None:
+        kinds = net.kinds(kinds)
 
     def write_identity(pid: int) -> None:
         nonlocal record
@@ -108,15 +151,23 @@ def _start(
         held.write(record)
         if "user" in kinds:
             idmaps.write_maps(pid)
+        if net is not None:
+            net.attach(record, pid, held.fd)
+
+    def prepare() -> None:
+        if with_offsets:
+            _shift_clocks(spec)
+        if net is not None:
+            net.enter()
 
     with_offsets = any(spec.time)
     maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(
             namespaces.flags_of(kinds - {"time"} if with_offsets else kinds),
-            lambda: _pid_one(spec, sources, maker_pidfd),
+            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds),
             doing=f"create pod {spec.name!r}",
-            prepare=(lambda: _shift_clocks(spec)) if with_offsets else None,
+            prepare=prepare if with_offsets or net is not None else None,
             before_go=write_identity,
         )
     finally:
@@ -136,7 +187,7 @@ def _shift_clocks(spec: PodSpec) -> None:
     os.close(fd)
 
 
-def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int) -> NoReturn:
+def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
     os.setsid()
     attributes.drop_groups()
@@ -147,8 +198,9 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int) -> NoRetu
     if program_fd < 0 and not spec.init:
         attributes.hide_arguments(b"pause")  # while there is a /proc
     syscalls.sethostname(spec.hostname)
-    loopback.bring_up()
-    null_fd = rootfs.enter(spec.root, sources, devices.World())
+    if own_net:
+        loopback.bring_up()
+    null_fd = rootfs.enter(spec.root, sources, devices.World(host_net=spec.net == "host"))
     if spec.init:
         if spec.root.chroot:
             attributes.drop_chroot_right()
@@ -193,7 +245,19 @@ def undo(held: store.Locked) -> None:
         who = None
     if who is not None:
         end_process(who, held.name)
+    unplug(held)
     held.forget()
+
+
+def unplug(held: store.Locked) -> None:
+    """Take away what connected the pod to networks. The lock is held; its PID 1 has ended."""
+    try:
+        os.stat("net.json", dir_fd=held.fd, follow_symlinks=False)
+    except OSError:
+        return  # it never had a link
+    from . import netattach
+
+    netattach.leave_all(held.name, held.fd)
 
 
 def end_process(who: process.Identity, name: str) -> None:

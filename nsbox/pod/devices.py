@@ -34,11 +34,13 @@ class World(NamedTuple):
         fresh_proc: it is in a PID namespace other than the tree's /proc shows.
         fresh_ipc: it is in an IPC namespace other than the tree's /dev/mqueue shows.
         shm_fd: a detached copy of the pod's /dev/shm, or -1 for a new one.
+        host_net: it is in the host's network, over which its user namespace may have no right.
     """
 
     fresh_proc: bool = True
     fresh_ipc: bool = True
     shm_fd: int = -1
+    host_net: bool = False
 
 
 def mount_dev(root_fd: int, world: World) -> int:

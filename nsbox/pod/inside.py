@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple, Sequence
 
 from ..linux import process
-from . import portfile
+from . import portfile, store
 from .record import PodRecord
 
 # Kinds by which a process belongs to a pod. Not user, cgroup, time: these say nothing of it.
@@ -54,7 +54,30 @@ def processes(record: PodRecord) -> list[Inside]:
                 continue  # it ended meanwhile, or is somebody else's
             if one is not None and (one.pid, one.start_time) not in proxies:
                 found.append(one)
+    if any(one.shared == {"net"} for one in found):
+        guests = _Others(record)
+        found = [one for one in found if one.shared != {"net"} or not guests.have(one)]
     return sorted(found, key=lambda one: (record.pause is None or one.pid != record.pause.pid, one.pid))
+
+
+class _Others:
+    """The other pods that run. One of them may share the network of `host`, and is none of its."""
+
+    def __init__(self, host: PodRecord) -> None:
+        self._kinds: set[tuple[str, int]] = set()
+        self._pauses: set[int] = set()
+        for entry in store.entries():
+            if entry.record is None or entry.record.id == host.id or entry.status not in ("running", "creating"):
+                continue
+            self._kinds |= {(kind, number) for kind, number in entry.record.kinds if kind in _TELLING}
+            if entry.record.pause:
+                self._pauses.add(entry.record.pause.pid)
+
+    def have(self, one: Inside) -> bool:
+        """Whether a process belongs to one of them."""
+        return one.pid in self._pauses or any(
+            (kind, _inode(one.pid, kind)) in self._kinds for kind in _TELLING if kind != "net"
+        )
 
 
 def census(records: Sequence[PodRecord]) -> dict[str, int]:
@@ -73,8 +96,10 @@ def census(records: Sequence[PodRecord]) -> dict[str, int]:
 
 
 def _pods_of(pid: int, owner: dict[tuple[str, int], str]) -> set[str]:
-    ids = ((kind, _inode(pid, kind)) for kind in _TELLING)
-    pods = {owner[one] for one in ids if one in owner}
+    ids = [(kind, _inode(pid, kind)) for kind in _TELLING]
+    # Who shares the network alone with one pod, and more with another, is of the other.
+    pods = {owner[one] for one in ids if one in owner and one[0] != "net"}
+    pods = pods or {owner[one] for one in ids if one in owner}
     try:
         return pods if not pods or process.stat_fields(pid)[0] != "Z" else set()
     except OSError:

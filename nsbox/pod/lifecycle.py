@@ -2,7 +2,7 @@
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import create, store, target
+from . import create, statedir, store, target
 from .ending import Say, end, signal_members, silent
 from .record import PodRecord
 
@@ -23,6 +23,7 @@ def stop(name: str, timeout_s: float | None = None, *, say: Say = silent) -> Non
             create.undo(held)
         elif entry.record is not None and entry.status in ("running", "dead"):
             end(entry.record, _grace(entry.record, timeout_s), say)
+            create.unplug(held)
 
 
 def remove(
@@ -55,6 +56,12 @@ def remove(
             say(f"the processes of pod {name!r}, if any run, are not ended: they are not known from here")
         elif entry.record is not None and entry.record.pause is not None:
             end(entry.record, 0.0 if force else _grace(entry.record, timeout_s), say)
+        try:
+            create.unplug(held)
+        except NsboxError as err:
+            if not force:
+                raise
+            say(f"not put back: {err}")
         held.forget()
 
 
@@ -97,7 +104,17 @@ def prune() -> list[str]:
         except PodNotFound:
             continue
     store.sweep()
+    _tidy_networks()
     return removed
+
+
+def _tidy_networks() -> None:
+    """What a command that was killed left of networks, where there are any."""
+    if not statedir.has_nets():
+        return
+    from . import netattach
+
+    netattach.tidy()
 
 
 def _prune_dead(name: str) -> bool:
@@ -106,5 +123,6 @@ def _prune_dead(name: str) -> bool:
         if entry.status != "dead" or entry.record is None:
             return False
         end(entry.record, 0.0)
+        create.unplug(held)
         held.forget()
         return True

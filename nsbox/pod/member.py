@@ -62,6 +62,8 @@ def start(
     _check(target, spec)
     own_root = spec.root is not None and bool(spec.root.path)
     todo = plan(target, spec.share, own_root)
+    if own_root and "net" in todo.enter:
+        spec = _with_names(target, spec)
     sources = rootfs.open_sources(spec.root) if spec.root is not None else None
     joining = Joining(
         target, spec, todo, spec.root, sources,
@@ -82,6 +84,17 @@ def start(
         for fd in (joining.shm_fd, joining.client_pidfd):
             if fd >= 0:
                 os.close(fd)
+
+
+def _with_names(target: Target, spec: MemberSpec) -> MemberSpec:
+    """The same with the files that say the names in the pod's network, where it has one."""
+    if target.pod is None or spec.root is None or target.pod.net in ("none", "host"):
+        return spec
+    from . import netmodes, netnames
+
+    owner = netmodes.names_of(target.pod)
+    added = netnames.volumes(owner, spec.root) if owner else ()
+    return spec._replace(root=spec.root._replace(volumes=spec.root.volumes + added))
 
 
 def _check(target: Target, spec: MemberSpec) -> None:
@@ -210,7 +223,9 @@ def _become_root_of_namespace(todo: Plan) -> None:
 def _enter_root(joining: Joining) -> int:
     """Go to the member's root; return an fd of its /dev/null (or of the caller's, if it has none)."""
     todo = joining.plan
-    fresh = devices.World("pid" in todo.new, "ipc" in todo.new, joining.shm_fd)
+    pod = joining.target.pod
+    on_host = pod is not None and pod.net == "host"
+    fresh = devices.World("pid" in todo.new, "ipc" in todo.new, joining.shm_fd, on_host)
     if joining.sources is not None and joining.root is not None and joining.root.path:
         return rootfs.enter(joining.root, joining.sources, fresh)
     null_fd = _null()

@@ -1,5 +1,10 @@
-"""What is remembered of a pod's published ports: pods/NAME/ports.json."""
+"""What is remembered of a pod's published ports: pods/NAME/ports.json.
 
+It says what is wanted, and is written before the proxy does it: killed in between, a command
+leaves a port that is listed as down, never one that is open and not known.
+"""
+
+import os
 from typing import NamedTuple, Sequence
 
 from ..errors import NsboxError, PodNotFound
@@ -39,10 +44,23 @@ def read(dir_fd: int) -> Ports:
         ) from None
 
 
-def write(dir_fd: int, rows: Sequence[Row], proxy: Identity) -> None:
-    """Replace the file."""
+def exists(dir_fd: int) -> bool:
+    """Whether anything was ever published: one look, without reading."""
     try:
-        write_json(dir_fd, _FILE, {"ports": [list(row) for row in rows], "proxy": list(proxy)})
+        os.stat(_FILE, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def write(dir_fd: int, ports: Ports) -> None:
+    """Replace the file; without a proxy there is none."""
+    try:
+        if ports.proxy is not None:
+            rows = [list(row) for row in ports.rows]
+            return write_json(dir_fd, _FILE, {"ports": rows, "proxy": list(ports.proxy)})
+        if exists(dir_fd):
+            os.unlink(_FILE, dir_fd=dir_fd)
     except OSError as err:
         raise NsboxError("cannot write which ports the pod publishes") from err
 

@@ -3,14 +3,17 @@
     pods/NAME/ports.json   what was asked for, and who serves it; see portfile.py
     pods/NAME/ports        the socket by which the proxy is asked; see net/control.py
 
-The proxy ends with the pod. Killed by itself, it is started again by the next publish.
+The proxy ends with the pod. Killed by itself, it is started again by the next publish. The file
+is written first and the proxy follows: whichever step a command is killed at, what is open is
+listed, and the next publish or unpublish finishes what was begun.
 """
 
 import os
+import signal
+from contextlib import suppress
 from typing import Any, Iterable, Sequence
 
 from ..errors import NsboxError, PodDead
-
 from ..linux import process
 from ..net import control, listen, proxy
 from ..net.listen import Forward, Listening
@@ -18,6 +21,7 @@ from ..ports import Port
 from . import portfile, store, target
 
 _SOCKET = "ports"
+_KILL_TIMEOUT_S = 5.0
 
 
 def bind(ports: Iterable[Port]) -> list[Listening]:
@@ -41,6 +45,8 @@ def close(bound: Sequence[Listening]) -> None:
 def publish(name: str, bound: Sequence[Listening]) -> None:
     """Have the pod's proxy serve `bound`, with a new proxy where none runs. Only for one thread.
 
+    What a killed proxy or a killed command left behind is put right by the way.
+
     Raises:
         PodNotFound, PodDead: there is no such pod. NsboxError: the proxy cannot be started.
     """
@@ -49,43 +55,96 @@ def publish(name: str, bound: Sequence[Listening]) -> None:
         try:
             if found.pod is None:
                 raise PodDead(f"cannot publish a port of {found.label}: it is not a pod")
+            if found.pod.net != "none":
+                from . import netmodes
+
+                netmodes.check_publish(found.pod.net)
             known = portfile.read(held.fd)
-            server = known.proxy
-            if server is not None and _runs(held.fd):
-                control.add(held.fd, _SOCKET, bound)
-            else:
-                again = bind(Port(*row) for row in known.rows)
-                try:
-                    server = _start(held.fd, [*again, *bound], found.pidfd)
-                finally:
-                    close(again)
-            portfile.write(held.fd, [*known.rows, *(one.forward for one in bound)], server)
+            try:
+                _serve(held.fd, known, bound, found.pidfd)
+            except BaseException:
+                _take_back(held.fd, known)
+                raise
         finally:
             found.close()
 
 
-def _start(dir_fd: int, bound: Sequence[Listening], pod_pidfd: int) -> process.Identity:
-    with control.bind(dir_fd, _SOCKET) as desk:
-        started = proxy.start(bound, pod_pidfd, desk.fileno())
-    os.close(started.pidfd)
-    return process.identify(started.pid)
+def _serve(dir_fd: int, known: portfile.Ports, bound: Sequence[Listening], pod_pidfd: int) -> None:
+    _close_unknown(dir_fd, known)
+    serving = _serving(dir_fd, known)
+    new = [one.forward for one in bound]
+    rows = (*(row for row in known.rows if row not in new), *new)
+    again = bind(Port(*row) for row in rows if row not in new and row not in (serving or ()))
+    try:
+        if serving is not None:
+            portfile.write(dir_fd, known._replace(rows=rows))
+            control.add(dir_fd, _SOCKET, [*again, *bound])
+        else:
+            _start(dir_fd, rows, [*again, *bound], pod_pidfd)
+    finally:
+        close(again)
+
+
+def _start(
+    dir_fd: int, rows: Sequence[portfile.Row], bound: Sequence[Listening], pod_pidfd: int
+) -> None:  # fmt: skip
+    who: process.Identity | None = None
+
+    def remember(pid: int) -> None:
+        nonlocal who
+        who = process.identify(pid)
+        portfile.write(dir_fd, portfile.Ports(tuple(rows), who))
+
+    try:
+        with control.bind(dir_fd, _SOCKET) as desk:
+            started = proxy.start(bound, pod_pidfd, desk.fileno(), before_go=remember)
+        os.close(started.pidfd)
+    except BaseException:
+        if who is not None:  # a signal may come when it serves already
+            _kill(who)
+        raise
+
+
+def _kill(who: process.Identity) -> None:
+    with suppress(ProcessLookupError):
+        pidfd = process.open_process(who)
+        process.send_signal(pidfd, signal.SIGKILL)
+        process.has_ended(pidfd, _KILL_TIMEOUT_S)
+        os.close(pidfd)
 
 
 def unpublish(name: str, ports: Iterable[Port]) -> None:
     """Close published ports; their clients are reset. A port is found by its host's side.
+
+    Cut off half way, what is open is still listed, and can be unpublished again.
 
     Raises:
         NsboxError: one of them is not published; then none is closed.
     """
     with store.lock(name) as held:
         known = portfile.read(held.fd)
-        open_now = [Forward(*row) for row in known.rows]
-        chosen = [_match(name, port, open_now) for port in ports]
-        if known.proxy is None:
-            return
-        if _runs(held.fd):
-            control.remove(held.fd, _SOCKET, chosen)
-        portfile.write(held.fd, [row for row in known.rows if row not in chosen], known.proxy)
+        wanted = [Forward(*row) for row in known.rows]
+        serving = _serving(held.fd, known) or []
+        unknown = [forward for forward in serving if forward not in wanted]
+        chosen = [_match(name, port, wanted + unknown) for port in ports]
+        left = known._replace(rows=tuple(row for row in known.rows if row not in chosen))
+        portfile.write(held.fd, left)
+        _close_unknown(held.fd, left)
+
+
+def _take_back(dir_fd: int, known: portfile.Ports) -> None:
+    """In the face of another error, which is to be reported: as it was, but for who serves it."""
+    with suppress(NsboxError):
+        now = known._replace(proxy=portfile.read(dir_fd).proxy or known.proxy)
+        portfile.write(dir_fd, now)
+        _close_unknown(dir_fd, now)
+
+
+def _close_unknown(dir_fd: int, known: portfile.Ports) -> None:
+    """Close what the proxy serves beside `known`: an unpublish was cut off, or is to be done now."""
+    unknown = [forward for forward in _serving(dir_fd, known) or () if forward not in known.rows]
+    if unknown:
+        control.remove(dir_fd, _SOCKET, unknown)
 
 
 def _match(name: str, port: Port, published: Sequence[Forward]) -> Forward:
@@ -107,26 +166,41 @@ def published(name: str) -> list[dict[str, Any]]:
     state is "open", or "down" where the proxy was killed or the pod has ended.
     """
     dir_fd = store.directory(name)
-    clients: dict[Forward, int] = {}
-    wanted: list[Forward] = []
     try:
-        wanted = [Forward(*row) for row in portfile.read(dir_fd).rows]
-        if wanted:
-            clients = {one.forward: one.clients for one in control.status(dir_fd, _SOCKET)}
-    except NsboxError:
-        pass  # killed: its ports are down
+        if not portfile.exists(dir_fd):
+            return []
+        rows = [Forward(*row) for row in portfile.read(dir_fd).rows]
+        clients = _clients(dir_fd)
     finally:
         os.close(dir_fd)
     return [
         {**forward._asdict(), "clients": clients.get(forward, 0),
          "state": "open" if forward in clients else "down"}
-        for forward in wanted
+        for forward in dict.fromkeys([*rows, *clients])
     ]  # fmt: skip
 
 
-def _runs(dir_fd: int) -> bool:
+def _clients(dir_fd: int) -> dict[Forward, int]:
+    """How many clients each port has that the proxy serves; nothing where it was killed."""
     try:
-        control.status(dir_fd, _SOCKET)
+        return {one.forward: one.clients for one in control.status(dir_fd, _SOCKET)}
     except NsboxError:
+        return {}
+
+
+def _serving(dir_fd: int, known: portfile.Ports) -> list[Forward] | None:
+    """What the proxy serves now; None if it is gone. Raises NsboxError: it is there and does not answer."""
+    try:
+        return [one.forward for one in control.status(dir_fd, _SOCKET)]
+    except NsboxError:
+        if known.proxy is not None and _runs(known.proxy):
+            raise
+        return None
+
+
+def _runs(who: process.Identity) -> bool:
+    try:
+        os.close(process.open_process(who))
+    except ProcessLookupError:
         return False
     return True

@@ -29,6 +29,7 @@ class PodRecord(NamedTuple):
         init: its PID 1 is a program of the user's.
         vantage: inode numbers of the PID and time namespaces in which the numbers of the
             identities were read; from anywhere else they mean other processes, or none.
+        net: where its network comes from, as in PodSpec.
     """
 
     id: str
@@ -46,6 +47,7 @@ class PodRecord(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
     stop_timeout_s: float = 10.0
     vantage: tuple[int, int] = (0, 0)
+    net: str = "none"
 
 
 class MemberRecord(NamedTuple):
@@ -109,6 +111,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         labels=_labels(data),
         stop_timeout_s=float(_typed(data, "stop_timeout_s", (int, float))),
         vantage=_vantage(data),
+        net=_typed(data, "net", str) if "net" in data else "none",  # pods of an nsbox without networks
     )
 
 

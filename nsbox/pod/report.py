@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
-from ..errors import PodNotFound
+from ..errors import NsboxError, PodNotFound
 from ..linux import mounts, namespaces
-from . import inside, members, store, target
+from . import inside, members, netmodes, portfile, statedir, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
@@ -22,7 +22,7 @@ def _summary(entry: Entry, counts: dict[str, int]) -> dict[str, Any]:
     record = entry.record
     if record is None:
         return {"name": entry.name, "status": entry.status, "problem": entry.problem, "pid": None,
-                "members": 0, "created": None, "rootfs": "", "labels": {}}  # fmt: skip
+                "members": 0, "created": None, "rootfs": "", "labels": {}, "ports": []}  # fmt: skip
     running = entry.status == "running"
     return {
         "name": entry.name,
@@ -33,7 +33,32 @@ def _summary(entry: Entry, counts: dict[str, int]) -> dict[str, Any]:
         "rootfs": record.rootfs,
         "labels": dict(record.labels),
         "id": record.id,
+        "ports": _ports(entry.name),
     }
+
+
+def _ports(name: str) -> list[dict[str, Any]]:
+    """What a pod publishes; [] too where that cannot be read: a list of pods must not end with one."""
+    try:
+        dir_fd = store.directory(name)
+        try:
+            if not portfile.exists(dir_fd):
+                return []
+        finally:
+            os.close(dir_fd)
+        from . import publish  # only pods with ports need it
+
+        return publish.published(name)
+    except NsboxError:
+        return []
+
+
+def _links(record: PodRecord) -> dict[str, Any]:
+    if record.net == "none" and not statedir.has_nets():
+        return {}
+    from . import netreport  # only pods with networks need it
+
+    return netreport.of_pod(record)
 
 
 def _members_inside(record: PodRecord) -> list[inside.Inside]:
@@ -96,11 +121,14 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "created": record.created_s,
         "rootfs": record.rootfs,
         "root_change": "chroot" if record.chroot else ("pivot_root" if record.rootfs else "none"),
+        "network": netmodes.describe(record),
+        **_links(record),
         "holds": [name for name, _ in record.kinds],
         "share": sorted(record.share) if record.share is not None else None,
         "init": list(record.init) or None,
         "labels": dict(record.labels),
         "stop_timeout_s": record.stop_timeout_s,
+        "ports": _ports(record.name),
         "processes": process_rows(record),
         "members": _member_rows(record.name),
         "mounts": _mount_rows(viewpoint),

@@ -14,7 +14,7 @@ from ..linux import mounts, process, syscalls
 from ..linux.flags import MountAttr, MountFlag
 from ..spec import RootSpec, Tmpfs, Volume
 from . import devices
-from .places import NOTHING_RUNS, O_PATH_DIR, mount_at, mount_on, step
+from .places import NOTHING_RUNS, O_PATH_DIR, mount_at, mount_on, own_directory, step
 
 
 class Sources(NamedTuple):
@@ -94,7 +94,7 @@ def _enter_rootfs(root: RootSpec, sources: Sources, world: devices.World) -> int
     purpose = f"use rootfs {root.path!r}"
     root_fd = step(purpose, _attach_root, root, sources.root_fd)
     _mount_proc(root_fd)
-    _mount_sys(root_fd)
+    _mount_sys(root_fd, world)
     dev_fd = devices.mount_dev(root_fd, world)
     _mount_volumes(root, sources, root_fd, make_targets=True)
     if root.read_only:
@@ -138,9 +138,21 @@ def _mount_proc(root_fd: int) -> None:
         raise
 
 
-def _mount_sys(root_fd: int) -> None:
+def _mount_sys(root_fd: int, world: devices.World) -> None:
     attrs = NOTHING_RUNS | MountAttr.MOUNT_ATTR_RDONLY
-    os.close(mount_at(root_fd, "/sys", "sysfs", {}, attrs))
+    try:
+        os.close(mount_at(root_fd, "/sys", "sysfs", {}, attrs))
+    except NsboxError as err:
+        if not (world.host_net and isinstance(err.__cause__, PermissionError)):
+            raise
+        # A new one needs the right over the network that it shows. This one shows the same.
+        step("bind the host's /sys", _bind_sys, root_fd, attrs)
+
+
+def _bind_sys(root_fd: int, attrs: MountAttr) -> None:
+    tree_fd = mounts.clone_tree(mounts.open_host_path("/sys"), recursive=True)
+    syscalls.mount_setattr(tree_fd, attrs, recursive=True)
+    mounts.attach(tree_fd, own_directory(root_fd, "/sys"))
 
 
 def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> int:

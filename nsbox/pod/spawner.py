@@ -23,7 +23,8 @@ from ..errors import NsboxError
 from ..linux import process, trouble
 from ..privilege import attributes
 from ..spec import member_spec_from_dict, pod_spec_from_dict
-from . import attach, create, lifecycle, store, supervise, target, wire
+from ..ports import Port
+from . import attach, create, lifecycle, publish, store, supervise, target, wire
 
 # The workers that made a pod which ends with the program, by the environment of their requests.
 _mine: dict[tuple[tuple[str, str], ...], set[process.Identity]] = {}
@@ -139,7 +140,18 @@ def _work(request: dict[str, Any], fds: list[int], spawner_pidfd: int) -> NoRetu
 
 def _create(request: dict[str, Any], fds: list[int], reply: socket.socket) -> None:
     spec = pod_spec_from_dict(request["spec"])
-    record, started = create.create(spec)
+    ports = [Port(*row) for row in request["ports"]]
+    try:
+        bound = publish.bind(ports)
+        try:
+            record, started = create.create(spec)
+            if bound:
+                publish.publish(spec.name, bound)
+        finally:
+            publish.close(bound)
+    except BaseException:
+        create.abandon(spec.name)
+        raise
     wire.send(reply, {"pid": started.pid, "name": record.name})
     reply.close()
     if spec.die_with_parent:  # we are the parent: the pod lives as long as we do, and we as long as the program

@@ -68,8 +68,22 @@ def pods_fd() -> int:
         os.close(top_fd)
 
 
-def wait_for_lock(fd: int, name: str, deadline: float, how: int) -> None:
-    """Lock the pod's directory `fd`, waiting until `deadline` (monotonic seconds); else close it.
+def nets_fd() -> int:
+    """The directory that holds a file for each network, made if missing."""
+    top_fd = _open_checked_dir(state_dir())
+    try:
+        return _open_checked_dir("nets", top_fd)
+    finally:
+        os.close(top_fd)
+
+
+def has_nets() -> bool:
+    """Whether there were ever networks."""
+    return os.path.isdir(os.path.join(state_dir(), "nets"))
+
+
+def wait_for_lock(fd: int, what: str, deadline: float, how: int) -> None:
+    """Lock the directory `fd` of `what`, waiting until `deadline` (monotonic seconds); else close it.
 
     Raises:
         NsboxError: somebody else holds the lock for longer; says who.
@@ -82,7 +96,7 @@ def wait_for_lock(fd: int, name: str, deadline: float, how: int) -> None:
             if time.monotonic() > deadline:
                 holder = _lock_holder(os.fstat(fd).st_ino)
                 os.close(fd)
-                raise NsboxError(f"cannot lock pod {name!r}: {holder} holds it") from None
+                raise NsboxError(f"cannot lock {what}: {holder} holds it") from None
             time.sleep(_LOCK_POLL_S)
 
 

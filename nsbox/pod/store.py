@@ -174,7 +174,7 @@ def lock(name: str, timeout_s: float = LOCK_TIMEOUT_S, *, shared: bool = False) 
                 if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     raise not_found(name) from None
                 raise NsboxError(f"cannot lock pod {name!r}") from err
-            statedir.wait_for_lock(fd, name, deadline, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            statedir.wait_for_lock(fd, f"pod {name!r}", deadline, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             # It may have been renamed away while we waited: then the lock is of nothing.
             try:
                 now = os.stat(name, dir_fd=pods_fd, follow_symlinks=False)

@@ -1,0 +1,381 @@
+"""Plugging pods into networks, and taking that away again.
+
+Each step writes what it is about to do into the pod's net.json first, and then does it: nsbox killed
+in between leaves a record that says what there may be, and removing that twice does no harm.
+"""
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, NamedTuple, Sequence
+
+from ..errors import NsboxError, PodDead
+from ..linux import process
+from . import netrecord, networks, networld, store
+from .netrecord import Nat, Network, Plug, PodNet, Tie
+from .networld import LivingPod
+from .record import PodRecord
+
+if TYPE_CHECKING:
+    from ..net.links import End
+    from ..net.shape import Shape
+
+_TRIES = 32
+
+
+class Held(NamedTuple):
+    """The pod that something is done to: its lock is held, its PID 1 is held by `pidfd`."""
+
+    record: PodRecord
+    dir_fd: int
+    pidfd: int
+    pid: int
+
+
+def alias(pod_id: str) -> str:
+    """What the host's end of a pod's cable carries."""
+    return f"nsbox:pod:{pod_id}"
+
+
+# ---- a pod and a network ----
+
+def at_birth(record: PodRecord, network: str, ip: str, pid: int) -> None:
+    """Plug a pod that is being made into its network. Its lock is held.
+
+    Raises:
+        NsboxError: no address is free, or the kernel refuses; the link is gone again.
+    """
+    dir_fd, pidfd = store.directory(record.name), os.pidfd_open(pid)
+    try:
+        with networks.locked() as nets_fd:
+            _plug_in(nets_fd, Held(record, dir_fd, pidfd, pid), network, ip)
+    finally:
+        os.close(pidfd)
+        os.close(dir_fd)
+
+
+def connect(name: str, network: str, ip: str = "", shape: "Shape | None" = None) -> Plug:
+    """Plug a running pod into a network. Raises NsboxError; then it is as it was."""
+    networks.must_be_root()
+    with store.lock(name) as held, Running(held) as pod, networks.locked() as nets_fd:
+        plug = _plug_in(nets_fd, pod, network, ip)
+        if shape is not None:
+            try:
+                _shape(pod, plug, shape)
+            except BaseException:
+                _unplug(nets_fd, pod.record, pod.dir_fd, plug)
+                raise
+        return plug
+
+
+def disconnect(name: str, network: str) -> None:
+    """Unplug a pod from a network, or from the pod of that name that it is tied to."""
+    networks.must_be_root()
+    with store.lock(name) as held, networks.locked() as nets_fd:
+        record, links = store.look(name).record, netrecord.read_pod(held.fd)
+        if record is None:
+            raise NsboxError(f"cannot disconnect pod {name!r}: its record is corrupt",
+                             hint=f"remove it with: nsbox rm --force {name}")  # fmt: skip
+        for plug in links.plugs:
+            if plug.network == network:
+                return _unplug(nets_fd, record, held.fd, plug)
+        for tie in links.ties:
+            if tie.peer == network:
+                from . import nettie
+
+                with Running(held) as pod:
+                    return nettie.untie(nets_fd, pod, tie)
+        raise NsboxError(f"cannot disconnect pod {name!r}: it is not on network {network!r}",
+                         hint=f"see what it is on with: nsbox inspect {name}")  # fmt: skip
+
+
+class Running:
+    """A pod with a network of its own whose PID 1 runs, out of its locked directory."""
+
+    def __init__(self, held: store.Locked) -> None:
+        entry = store.look(held.name)
+        record = entry.record
+        if record is None or record.pause is None or entry.status != "running":
+            raise PodDead(f"cannot connect pod {held.name!r}: it is {entry.status}")
+        if "net" not in dict(record.kinds):
+            raise NsboxError(f"cannot connect pod {held.name!r}: it has no network of its own")
+        try:
+            pidfd = process.open_process(record.pause)
+        except ProcessLookupError:
+            raise PodDead(f"cannot connect pod {held.name!r}: it is dead") from None
+        self._pod = Held(record, held.fd, pidfd, record.pause.pid)
+
+    def __enter__(self) -> Held:
+        return self._pod
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._pod.pidfd)
+
+
+def _plug_in(nets_fd: int, pod: Held, name: str, ip: str) -> Plug:
+    from ..net import links
+
+    before = netrecord.read_pod(pod.dir_fd)
+    for old in [plug for plug in before.plugs if plug.network == name]:
+        if links.alias_of(old.host_ifname) == alias(pod.record.id):
+            raise NsboxError(f"cannot connect pod {pod.record.name!r}: it is on network {name!r} already")
+        before = before._replace(plugs=tuple(plug for plug in before.plugs if plug != old))  # cut off half way
+    try:
+        network = networks.ensure(nets_fd, name)
+        pods, dead = networld.scan(strict=True)
+        for record in dead:  # something may keep its namespace, and answer for its address
+            _cut_dead(record)
+        others = [one for one in pods if one.record.id != pod.record.id]
+        plug = _choose(network, others, pod, before, ip)
+        now = before._replace(plugs=(*before.plugs, plug))
+        netrecord.write_pod(pod.dir_fd, now)
+        pods = [*others, LivingPod(pod.record, now)]
+        # The rules first: there is no moment in which the pod can be reached without them.
+        networld.install(nets_fd, pods, router=not network.internal and not _forwards())
+        if not network.internal:
+            networld.switch_forwarding_on(nets_fd)
+        links.plug(plug.host_ifname, alias(pod.record.id), network.bridge, pod.pidfd, pod.pid, _end(network, plug))
+        _tell_own_names(pod.record, pod.dir_fd)
+        if dead:
+            networld.settle(nets_fd)
+        else:
+            networld.tell_names(pods)
+    except BaseException:
+        _back_to(nets_fd, pod, before)
+        raise
+    return plug
+
+
+def _forwards() -> bool:
+    from ..net import tunables
+
+    return tunables.forwarding()
+
+
+def _end(network: Network, plug: Plug) -> "End":
+    from ..net import links
+
+    subnets = (network.subnet4, network.subnet6)
+    addresses = tuple(networks.with_prefix(one, subnet) for one, subnet in zip((plug.v4, plug.v6), subnets))
+    gateways = () if network.internal else tuple(networks.host_address(subnet, 1) for subnet in subnets)
+    return links.End(plug.ifname, plug.mac, addresses, gateways, links.uplink_mtu())
+
+
+def _back_to(nets_fd: int, pod: Held, before: PodNet) -> None:
+    """Undo in the face of another error: that one is to be reported."""
+    from ..net import links
+
+    try:
+        for plug in netrecord.read_pod(pod.dir_fd).plugs:
+            if plug not in before.plugs:
+                links.unplug(plug.host_ifname, alias(pod.record.id))
+        write(pod.dir_fd, before)
+        networld.settle(nets_fd)
+    except (NsboxError, OSError):
+        pass  # the record still says what there may be; prune looks again
+
+
+def _choose(network: Network, pods: Sequence[LivingPod], pod: Held, before: PodNet, ip: str) -> Plug:
+    number = _address_number(network, pods, ip)
+    v4, v6 = (networks.host_address(subnet, number) for subnet in (network.subnet4, network.subnet6))
+    mac = "02:6e:" + ":".join(f"{int(part):02x}" for part in v4.split("."))
+    host_ifname = _host_ifname(network, pod.record.id)
+    return Plug(network.name, network.id, host_ifname, free_ifname(before), mac, v4, v6)
+
+
+def free_ifname(links: PodNet) -> str:
+    """The first ethN that no link of a pod has."""
+    taken = {plug.ifname for plug in links.plugs} | {tie.ifname for tie in links.ties}
+    return next(name for name in (f"eth{number}" for number in range(len(taken) + 1)) if name not in taken)
+
+
+def _address_number(network: Network, pods: Sequence[LivingPod], ip: str) -> int:
+    """Which address of the subnet a pod gets: the one asked for, or the first that is free."""
+    import ipaddress
+
+    subnet = ipaddress.IPv4Network(network.subnet4)
+    holders = {plug.v4: record.name for record, plug in networld.plugs_of(network, pods)}
+    last = subnet.num_addresses - 1  # the broadcast address; 0 is the network's, 1 the bridge's
+    if not ip:
+        for number in range(2, last):
+            if str(subnet[number]) not in holders:
+                return number
+        raise NsboxError(f"cannot connect a pod to network {network.name!r}: no free address in {subnet}",
+                         hint="remove a pod of it, or make a network with a larger --subnet")  # fmt: skip
+    address = ipaddress.IPv4Address(ip)
+    number = int(address) - int(subnet.network_address)
+    if not 2 <= number < last:
+        raise NsboxError(f"cannot use address {ip}: a pod on network {network.name!r} has one from {subnet[2]} "
+                         f"to {subnet[last - 1]}")  # fmt: skip
+    if ip in holders:
+        raise NsboxError(f"cannot use address {ip}: pod {holders[ip]!r} has it")
+    return number
+
+
+def _host_ifname(network: Network, pod_id: str) -> str:
+    """A name for the host's end: no other pod's, and nobody else's link."""
+    from ..net import links
+
+    for number in range(_TRIES):
+        digest = hashlib.sha256(f"{pod_id} {network.id} {number}".encode()).hexdigest()
+        name = f"nsv{digest[:8]}"
+        found = links.alias_of(name)
+        if found == alias(pod_id):  # of a connect that was cut off: nothing is written about it
+            links.unplug(name, found)
+        if found in (None, alias(pod_id)):
+            return name
+    raise NsboxError("cannot find a free name for a link")
+
+
+def _tell_own_names(record: PodRecord, dir_fd: int) -> None:
+    """The pod's own addresses into its hosts file, where it has one."""
+    from . import netnames
+
+    if record.net == "none":
+        return
+    plugs = netrecord.read_pod(dir_fd).plugs
+    addresses = [address for plug in plugs for address in (plug.v4, plug.v6)]
+    netnames.write(record.name, dir_fd, record.hostname, addresses)
+    if not plugs:  # settle() passes it over then
+        netnames.refresh({record.name: ()})
+
+
+def _unplug(nets_fd: int, record: PodRecord, dir_fd: int, plug: Plug) -> None:
+    from ..net import links
+
+    links.unplug(plug.host_ifname, alias(record.id))
+    now = netrecord.read_pod(dir_fd)
+    write(dir_fd, now._replace(plugs=tuple(one for one in now.plugs if one != plug)))
+    _tell_own_names(record, dir_fd)
+    networld.settle(nets_fd)
+
+
+def write(dir_fd: int, links: PodNet) -> None:
+    """Replace the record; without links there is none, and the pod is looked at no more."""
+    if links != PodNet():
+        return netrecord.write_pod(dir_fd, links)
+    try:
+        os.unlink(netrecord.POD_FILE, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+
+
+def _shape(pod: Held, plug: Plug, shape: "Shape") -> None:
+    """Both directions: what leaves the pod, and what comes to it."""
+    from ..net import shape as shaping
+
+    shaping.apply(plug.ifname, shape, pod.pidfd)
+    shaping.apply(plug.host_ifname, shape)
+
+
+# ---- ends ----
+
+def leave_all(name: str, dir_fd: int) -> None:
+    """Take away what connected a pod whose PID 1 has ended; its lock is held.
+
+    What is missing already is no error, nor a record that cannot be read.
+    """
+    with networks.locked() as nets_fd:
+        try:
+            record = store.look(name).record
+        except NsboxError:
+            record = None
+        nats = _cut(record, dir_fd)
+        networld.settle(nets_fd)
+    if nats:
+        from ..net import conntrack
+
+        for nat in nats:
+            conntrack.forget(nat.proto, nat.host_address, nat.host_port)
+
+
+def _cut(record: PodRecord | None, dir_fd: int) -> tuple[Nat, ...]:
+    """Remove all cables of a pod, then what is written about them; the ports it had."""
+    from ..net import links
+
+    try:
+        gone = netrecord.read_pod(dir_fd)
+        names = [plug.host_ifname for plug in gone.plugs]
+    except NsboxError:  # then they are found by what they carry
+        gone, names = PodNet(), []
+        if record is not None:
+            names = [ifname for ifname, said in links.ours(alias(record.id)).items() if said == alias(record.id)]
+    for ifname in names:
+        said = alias(record.id) if record is not None else links.alias_of(ifname) or ""
+        if said.startswith(alias("")):
+            links.unplug(ifname, said)
+    if gone.ties:
+        from . import nettie
+
+        for tie in gone.ties:
+            nettie.drop_peers_end(tie)
+    write(dir_fd, PodNet())
+    return gone.nats
+
+
+def _cut_dead(record: PodRecord) -> None:
+    try:
+        dir_fd = store.directory(record.name)
+    except NsboxError:
+        return  # removed meanwhile, or not to be read: whoever removes it cuts it
+    try:
+        _cut(record, dir_fd)
+    finally:
+        os.close(dir_fd)
+
+
+def tidy() -> None:
+    """Make the host agree with the pods that live; nothing is done where there were never networks."""
+    if os.geteuid() != 0:
+        return
+    with networks.locked() as nets_fd:
+        left = os.listdir(nets_fd)
+        for name in left:
+            if name.startswith(".") and name.endswith(".tmp"):  # its writer was killed: we hold the lock
+                os.unlink(name, dir_fd=nets_fd)
+        if left:
+            pods, dead = networld.scan()
+            for record in dead:
+                _cut_dead(record)
+            _mend(pods)
+            networld.settle(nets_fd)
+
+
+def _mend(pods: Sequence[LivingPod]) -> None:
+    """Forget what is written about cables that are not there, and remove those not written about."""
+    from ..net import links
+
+    if not pods:
+        return
+    there = links.ours(alias(""))
+    for pod in pods:
+        said, plugs = alias(pod.record.id), pod.links.plugs
+        kept = tuple(plug for plug in plugs if there.get(plug.host_ifname) == said)
+        inside = _links_inside(pod.record)
+        ties = tuple(tie for tie in pod.links.ties if inside is None or tie.ifname in inside)
+        for ifname, owner in there.items():
+            if owner == said and ifname not in {plug.host_ifname for plug in plugs}:
+                links.unplug(ifname, said)
+        if kept != plugs or ties != pod.links.ties:
+            _rewrite(pod, kept, ties)
+
+
+def _rewrite(pod: LivingPod, plugs: tuple[Plug, ...], ties: tuple[Tie, ...]) -> None:
+    dir_fd = store.directory(pod.record.name)
+    try:
+        write(dir_fd, pod.links._replace(plugs=plugs, ties=ties))
+        _tell_own_names(pod.record, dir_fd)
+    finally:
+        os.close(dir_fd)
+
+
+def _links_inside(record: PodRecord) -> set[str] | None:
+    """The names of the links in a pod, or None where they cannot be known. See proc_pid_net(5)."""
+    try:
+        pidfd = process.open_process(record.pause) if record.pause else -1
+        if pidfd < 0:
+            return None
+        os.close(pidfd)
+        with open(f"/proc/{record.pause.pid if record.pause else 0}/net/dev", encoding="ascii") as file:
+            return {line.partition(":")[0].strip() for line in file if ":" in line}
+    except OSError:
+        return None

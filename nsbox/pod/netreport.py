@@ -1,0 +1,111 @@
+"""What is known about networks, as plain values; and removing and mending them."""
+
+from typing import Any
+
+from ..errors import NsboxError
+from . import netattach, netrecord, networks, networld, store
+from .netrecord import Network
+from .networld import LivingPod
+from .record import PodRecord
+
+
+def summaries() -> list[dict[str, Any]]:
+    """All networks for a list; one whose record is corrupt has a "problem"."""
+    with networks.locked() as nets_fd:
+        pods = networld.living()
+        rows = []
+        for name in networks.names(nets_fd):
+            found = networks.read_or_none(nets_fd, name)
+            rows.append(_row(found, pods) if found else {
+                "name": name, "id": None, "bridge": None, "subnet4": None, "subnet6": None, "internal": False,
+                "pods": [], "problem": "corrupt",
+            })  # fmt: skip
+        return rows
+
+
+def everything(name: str) -> dict[str, Any]:
+    """All about one network. Raises NsboxError: there is none."""
+    with networks.locked() as nets_fd:
+        return _row(networks.read(nets_fd, name), networld.living())
+
+
+def _row(network: Network, pods: list[LivingPod]) -> dict[str, Any]:
+    return {
+        **network._asdict(),
+        "gateway4": networks.host_address(network.subnet4, 1),
+        "gateway6": networks.host_address(network.subnet6, 1),
+        "pods": [
+            {"name": record.name, "ifname": plug.ifname, "address4": plug.v4, "address6": plug.v6,
+             "host_ifname": plug.host_ifname}
+            for record, plug in networld.plugs_of(network, pods)
+        ],
+        "problem": "",
+    }  # fmt: skip
+
+
+def of_pod(record: PodRecord) -> dict[str, list[dict[str, Any]]]:
+    """What connects a pod: networks, and cables to other pods."""
+    import os
+
+    dir_fd = store.directory(record.name)
+    try:
+        links = netrecord.read_pod(dir_fd)
+    except NsboxError:
+        return {}
+    finally:
+        os.close(dir_fd)
+    found = {
+        "networks": [{"network": plug.network, "ifname": plug.ifname, "address4": plug.v4, "address6": plug.v6}
+                     for plug in links.plugs],
+        "linked_to": [{"pod": tie.peer, "ifname": tie.ifname, "address": tie.address} for tie in links.ties],
+    }  # fmt: skip
+    return {key: rows for key, rows in found.items() if rows}
+
+
+def remove(name: str, *, force: bool = False) -> None:
+    """Remove a network and its bridge.
+
+    Args:
+        force: pods are disconnected from it; that it is not there, or corrupt, is no error.
+
+    Raises:
+        NsboxError: pods are on it.
+    """
+    networks.must_be_root()
+    with networks.locked() as nets_fd:
+        try:
+            network = networks.read(nets_fd, name)
+        except NsboxError:
+            if not force or name not in networks.names(nets_fd):
+                if force:
+                    return
+                raise
+            networks.unlink(nets_fd, name)
+            return
+        on_it = [record.name for record, _ in networld.plugs_of(network, networld.living())]
+        if not on_it:
+            networks.forget(nets_fd, network)
+            return networld.settle(nets_fd)
+    if not force:
+        raise NsboxError(f"cannot remove network {name!r}: pods are on it: {', '.join(on_it)}",
+                         hint=f"nsbox net rm --force {name} disconnects them")  # fmt: skip
+    for pod in on_it:  # each under its pod's lock, which comes before that of the networks
+        netattach.disconnect(pod, name)
+    remove(name, force=True)
+
+
+def reload() -> None:
+    """Put bridges, rules, forwarding and names back in place, as the records say."""
+    from ..net import tunables
+
+    networks.must_be_root()
+    with networks.locked() as nets_fd:
+        pods = networld.living()
+        for network in networks.every(nets_fd):
+            plugs = networld.plugs_of(network, pods)
+            if plugs or network.name != networks.DEFAULT:
+                networks.make_bridge(network)
+            if plugs and not network.internal:
+                networld.install(nets_fd, pods, router=not tunables.forwarding())
+                networld.switch_forwarding_on(nets_fd)
+        networld.settle(nets_fd)

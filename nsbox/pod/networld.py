@@ -1,0 +1,199 @@
+"""Networks and the pods that live on them, as one picture; and making the host agree with it.
+
+Everything in here is called under the lock of the networks. The firewall's rules, the host's
+packet forwarding and the names that pods find are never changed by steps: they are worked out from
+what lives now, and put in place as a whole. So whoever was cut off is mended by the next one.
+"""
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
+
+from ..errors import NsboxError, PodNotFound
+from . import netrecord, networks, store
+from .netrecord import Network, Plug, PodNet
+from .record import PodRecord
+
+if TYPE_CHECKING:
+    from ..net.rules import Dnat, Guarded
+
+# What this process changed on the host, in words, for the person who called it.
+notes: list[str] = []
+_DEAD = ("dead", "broken", "corrupt")
+
+
+class LivingPod(NamedTuple):
+    """A pod that runs, or is being made, with what connects it."""
+
+    record: PodRecord
+    links: PodNet
+
+
+def living(*, strict: bool = False) -> list[LivingPod]:
+    """The pods that have links and whose PID 1 has not ended. What a dead one held is free.
+
+    Args:
+        strict: whose links cannot be read may hold any address: that is an error, and not passed over.
+    """
+    return scan(strict=strict)[0]
+
+
+def scan(*, strict: bool = False) -> tuple[list[LivingPod], list[PodRecord]]:
+    """As :func:`living`, and the pods that have ended with their links still written down."""
+    found: list[LivingPod] = []
+    dead: list[PodRecord] = []
+    for name in store.names():
+        try:
+            dir_fd = store.directory(name)
+        except (NsboxError, PodNotFound):
+            continue
+        try:
+            os.stat(netrecord.POD_FILE, dir_fd=dir_fd, follow_symlinks=False)
+            entry = store.look(name)
+            if entry.record is not None and entry.status not in _DEAD:
+                found.append(LivingPod(entry.record, netrecord.read_pod(dir_fd)))
+            elif entry.record is not None:
+                dead.append(entry.record)
+        except (FileNotFoundError, PodNotFound):
+            continue
+        except NsboxError:
+            if strict:
+                raise NsboxError(f"cannot tell which addresses are free: {netrecord.POD_FILE} of pod {name!r} "
+                                 "is corrupt", hint=f"nsbox rm --force {name}") from None  # fmt: skip
+            continue  # it holds nothing that we know of; rm --force takes it away
+        finally:
+            os.close(dir_fd)
+    return [_without_loose_ends(pod, found) for pod in found], dead
+
+
+def _without_loose_ends(pod: LivingPod, pods: Sequence[LivingPod]) -> LivingPod:
+    """A cable between pods goes with the first of them that ends."""
+    ids = {one.record.id for one in pods}
+    ties = tuple(tie for tie in pod.links.ties if tie.peer_id in ids)
+    return pod._replace(links=pod.links._replace(ties=ties))
+
+
+def plugs_of(network: Network, pods: Sequence[LivingPod]) -> list[tuple[PodRecord, Plug]]:
+    """The pods on a network, each with its cable."""
+    return [(pod.record, plug) for pod in pods for plug in pod.links.plugs if plug.network_id == network.id]
+
+
+def settle(nets_fd: int) -> None:
+    """Make rules, forwarding and names agree with who lives now; the last one out puts all back.
+
+    Raises:
+        NsboxError: something cannot be changed; what could be, is.
+    """
+    pods = living()
+    used = {plug.network_id for pod in pods for plug in pod.links.plugs}
+    every = networks.every(nets_fd)
+    steps: list[Callable[[], None]] = [partial(_install, nets_fd, every, pods, used), partial(tell_names, pods)]
+    if not any(not network.internal and network.id in used for network in every):
+        steps.insert(0, partial(_forwarding_back, nets_fd))  # before the rules that tame it are gone
+    for network in every:
+        if network.name == networks.DEFAULT and network.id not in used:
+            steps.append(partial(networks.forget, nets_fd, network))
+    failed: NsboxError | None = None
+    for step in steps:
+        try:
+            step()
+        except NsboxError as err:
+            failed = failed or err
+    if failed is not None:
+        raise failed
+
+
+def switch_forwarding_on(nets_fd: int) -> None:
+    """Let the host forward, and remember that it did not before. Rules are to be in place by then."""
+    from ..net import tunables
+
+    if tunables.forwarding():
+        return
+    scope = netrecord.read_scope(nets_fd)
+    netrecord.write_scope(nets_fd, scope._replace(forward_before="0"))
+    tunables.set_forwarding(True)
+    notes.append("net.ipv4.ip_forward is 1 now, so that pods reach out; the last pod's rm puts 0 back")
+
+
+def _forwarding_back(nets_fd: int) -> None:
+    from ..net import tunables
+
+    scope = netrecord.read_scope(nets_fd)
+    if scope.forward_before == "0":
+        tunables.set_forwarding(False)
+        netrecord.write_scope(nets_fd, scope._replace(forward_before=""))
+
+
+def install(nets_fd: int, pods: Sequence[LivingPod], *, router: bool = False) -> None:
+    """Put the rules for all that live in place.
+
+    Args:
+        router: as if nsbox had switched forwarding on already.
+    """
+    used = {plug.network_id for pod in pods for plug in pod.links.plugs}
+    _install(nets_fd, networks.every(nets_fd), pods, used, router=router)
+
+
+def _install(
+    nets_fd: int, every: Sequence[Network], pods: Sequence[LivingPod], used: set[str], *, router: bool = False
+) -> None:
+    from ..net import links, rules
+
+    scope = netrecord.read_scope(nets_fd)
+    if not used:
+        if netrecord.SCOPE_FILE in os.listdir(nets_fd):  # else there were never any
+            rules.remove(scope.id)
+        return
+    if unknown := used - {network.id for network in every}:
+        raise _unguarded(pods, unknown)
+    netrecord.write_scope(nets_fd, scope)
+    guarded = [_guarded(network, pods) for network in every if network.id in used]
+    own = {network.bridge for network in every}
+    foreign = [name for name in links.bridges() if name not in own]
+    text = rules.render(scope.id, guarded, router=router or scope.forward_before == "0",
+                        dnats=_dnats(pods), bridges=foreign)  # fmt: skip
+    rules.install(scope.id, text)
+
+
+def _unguarded(pods: Sequence[LivingPod], unknown: set[str]) -> NsboxError:
+    """Rules without a network that pods are on would leave these unguarded: better the old ones."""
+    name = next(plug.network for pod in pods for plug in pod.links.plugs if plug.network_id in unknown)
+    return NsboxError(f"cannot make firewall rules for network {name!r}: its record is corrupt or missing",
+                      hint=f"nsbox net rm --force {name} disconnects its pods")  # fmt: skip
+
+
+def _guarded(network: Network, pods: Sequence[LivingPod]) -> "Guarded":
+    from ..net import rules
+
+    pins = [rules.Pin(plug.host_ifname, plug.mac, (plug.v4, plug.v6)) for _, plug in plugs_of(network, pods)]
+    return rules.Guarded(network.bridge, (network.subnet4, network.subnet6), network.internal, tuple(pins))
+
+
+def _dnats(pods: Sequence[LivingPod]) -> "list[Dnat]":
+    from ..net import rules
+
+    found = []
+    for pod in pods:
+        for nat in pod.links.nats if pod.links.plugs else ():
+            first = pod.links.plugs[0]
+            address = first.v6 if ":" in nat.host_address else first.v4
+            found.append(rules.Dnat(nat.proto, nat.host_address, nat.host_port, address, nat.pod_port))
+    return found
+
+
+def tell_names(pods: Sequence[LivingPod]) -> None:
+    """Tell all pods the names of those that they reach."""
+    from . import netnames
+
+    by_network: dict[str, list[tuple[str, tuple[str, str]]]] = {}
+    for pod in pods:
+        known_as = dict.fromkeys((pod.record.name, pod.record.hostname))
+        for plug in pod.links.plugs:
+            by_network.setdefault(plug.network_id, []).extend(
+                (pod.record.id, (address, name)) for address in (plug.v4, plug.v6) for name in known_as
+            )
+    netnames.refresh({
+        pod.record.name: [row for plug in pod.links.plugs for owner, row in by_network[plug.network_id]
+                          if owner != pod.record.id] + [(tie.peer_address, tie.peer) for tie in pod.links.ties]
+        for pod in pods
+    })  # fmt: skip
