@@ -179,14 +179,15 @@ def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> 
 
 def _mount_volumes(root: RootSpec, sources: Sources, root_fd: int, *, make_targets: bool) -> None:
     wanted: list[tuple[Volume | Tmpfs, int]] = [(tmpfs, -1) for tmpfs in root.tmpfs]
-    wanted += zip(root.volumes, sources.volume_fds, strict=True)
+    # All sources before the first mount: that one may hide the next one's source.
+    for volume, fd in zip(root.volumes, sources.volume_fds, strict=True):
+        wanted.append((volume, step(_purpose(volume), _clone_source, volume, fd)))
     if not wanted:
         return
     places = Places(root_fd, make_targets, _reserved_devices(root_fd))
     for what, fd in sorted(wanted, key=_depth):  # a parent first, or it would hide its child
         if isinstance(what, Volume):
-            purpose = f"mount {what.source!r} on {what.target!r}"
-            step(purpose, _mount_volume, what, fd, places)
+            step(_purpose(what), _mount_volume, what, fd, places)
         else:
             step(f"mount tmpfs on {what.target!r}", _mount_tmpfs, what, places)
 
@@ -234,14 +235,22 @@ def _reserved_devices(root_fd: int) -> frozenset[int]:
     return frozenset(found - {os.fstat(root_fd).st_dev})
 
 
-def _mount_volume(volume: Volume, known_fd: int, places: Places) -> None:
-    source_fd = mounts.reopen_host_path(volume.source, known_fd)
-    tree_fd = mounts.clone_tree(source_fd, recursive=True)
+def _purpose(volume: Volume) -> str:
+    return f"mount {volume.source!r} on {volume.target!r}"
+
+
+def _clone_source(volume: Volume, known_fd: int) -> int:
+    """A copy of the mount at the source, attached nowhere, with the attributes of a volume."""
+    tree_fd = mounts.clone_tree(mounts.reopen_host_path(volume.source, known_fd), recursive=True)
     attrs = mounts.MNT_BASE_ATTRS
     if volume.read_only:
         attrs |= MountAttr.MOUNT_ATTR_RDONLY
     syscalls.mount_setattr(tree_fd, attrs, recursive=True)
-    is_dir = stat.S_ISDIR(os.fstat(source_fd).st_mode)
+    return tree_fd
+
+
+def _mount_volume(volume: Volume, tree_fd: int, places: Places) -> None:
+    is_dir = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
     mounts.attach(tree_fd, places.open(volume.target, is_dir))
 
 

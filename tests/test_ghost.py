@@ -1,0 +1,79 @@
+"""The example with the real programs, by the script that shows it to people: nginx before Ghost.
+
+NSBOX_TESTS_GHOST_STORE names a store that has both root file systems; without it they are built.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import skip_or_fail, why_no_root
+from fakehost import NSBOX, UID, FakeHost
+from procfs import TOP
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.ghost, pytest.mark.timeout(3600)]
+DEMO_S = 900.0
+
+
+@pytest.fixture(scope="module")
+def ghost_store(base: Path) -> Path:
+    """A store of root's with nginx and Ghost."""
+    skip_or_fail(why_no_root())
+    given = os.environ.get("NSBOX_TESTS_GHOST_STORE")
+    if given:
+        return Path(given)
+    store = base / "ghost-store"
+    store.mkdir()
+    for recipe in ("nginx", "ghost"):
+        subprocess.run([*NSBOX, "rootfs", "build", recipe], check=True, env={**os.environ, "NSBOX_STORE": str(store)})
+    return store
+
+
+@pytest.fixture
+def user_ghost_store(base: Path, ghost_store: Path) -> Iterator[Path]:
+    """A copy that belongs to the ordinary user."""
+    store = base / "user-ghost-store"
+    subprocess.run(["cp", "-a", ghost_store, store], check=True)
+    subprocess.run(["chown", "-R", "--no-dereference", f"{UID}:{UID}", store], check=True)
+    yield store
+    shutil.rmtree(store)
+
+
+def check_demo(host: FakeHost) -> None:
+    before = host.snapshot()
+    done = host.run([TOP / "scripts/demo-ghost", "--port", "8081"], timeout=DEMO_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout
+    assert said.count("\n<title>Ghost</title>\n") == 2  # the pid namespace shared, and not
+    assert re.search(r"^\d+ +1 .* pause$", said, re.MULTILINE)
+    assert "node current/index.js" in said and "nginx: master process" in said
+    assert re.search(r"^net .* shared$", said, re.MULTILINE) and re.search(r"^mnt .* own$", said, re.MULTILINE)
+    assert re.search(r"^\d+ +\d+ +\d+ +\d+ +Z ", said, re.MULTILINE)
+    host.assert_same_as(before)
+
+
+def test_the_demo_shows_ghost_through_nginx(base, ghost_store):
+    """Red when: a check of the demo does not hold, or it leaves a pod behind."""
+    with FakeHost(base, store=ghost_store) as host:
+        check_demo(host)
+
+
+def test_the_same_for_an_ordinary_user(base, user_ghost_store):
+    """Red when: the same without root."""
+    with FakeHost(base, uid=UID, store=user_ghost_store) as host:
+        check_demo(host)
+
+
+def test_the_demo_leaves_a_taken_port_and_its_owner_alone(base, ghost_store):
+    """Red when: the demo goes on although its first command failed."""
+    with FakeHost(base, store=ghost_store) as host:
+        host.nsbox("create", "first", "-p", "8081:80", check=True)
+        before = host.snapshot()
+        done = host.run([TOP / "scripts/demo-ghost", "--port", "8081"], timeout=DEMO_S)
+        assert done.returncode == 125 and "in use" in done.stderr
+        host.assert_same_as(before)
+        host.nsbox("rm", "first", check=True)
