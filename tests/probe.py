@@ -7,6 +7,7 @@ changes by itself (times, mount ids). Started with -I -S, so: the standard libra
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -83,7 +84,8 @@ def output(*argv: str) -> list[str]:
 
 def snapshot(state: str) -> dict[str, list[str]]:
     found = dict(processes())
-    mounts = [line.split(" ", 2)[2] for line in text("/proc/1/mountinfo").splitlines()]
+    # The size of a tmpfs is half of the memory, and a virtual machine may get more of that meanwhile.
+    mounts = [re.sub(r",size=\d+k", "", line.split(" ", 2)[2]) for line in text("/proc/1/mountinfo").splitlines()]
     return {
         "process": list(found.values()),
         "namespace": list(namespaces(list(found))),

@@ -1,5 +1,6 @@
 """Small things that the fixtures read from /proc or do by path; no namespaces here."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -43,13 +44,20 @@ def nspid(pid: int | str) -> list[int]:
     return [int(word) for line in lines if line.startswith("NSpid:") for word in line.split()[1:]]
 
 
-def identity(directory: str | Path) -> tuple[str, str] | None:
-    """Name and start time of the process whose /proc directory it is; None if it is gone."""
+def identity(directory: str | Path) -> tuple[str, ...] | None:
+    """Name, start time and namespaces of the process whose /proc directory it is; None if it is gone.
+
+    Two fake hosts made at once have processes of equal numbers, names and start times.
+    """
     try:
         name, fields = Path(directory, "stat").read_text(errors="replace").rsplit(")", 1)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return name.split("(", 1)[1], fields.split()[19]
+    found = [name.split("(", 1)[1], fields.split()[19]]
+    for kind in ("pid", "mnt", "user"):
+        with contextlib.suppress(OSError):  # a zombie has none left but for its user namespace
+            found.append(os.readlink(Path(directory, "ns", kind)))
+    return tuple(found)
 
 
 def closed_dirs() -> list[tuple[Path, Path]]:

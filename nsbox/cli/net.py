@@ -105,12 +105,18 @@ def create(args: argparse.Namespace) -> int:
     """Make a network; print its name."""
     from ..pod import networks
 
+    made = []
+
     def make() -> str:
         network = networks.create(args.name, args.subnet, args.internal)
+        made.append(network.name)
         return json.dumps(network._asdict(), indent=2) if args.json else network.name
 
     def undo() -> None:
-        pass  # a name that could not be told is still seen by net ls
+        from ..pod import netreport
+
+        for name in made:
+            netreport.remove(name, force=True)
 
     clean.answer(make, undo)
     return 0

@@ -78,7 +78,7 @@ def bridges() -> list[str]:
     """The names of all bridges of this host, foreign ones too."""
     def work() -> list[str]:
         with inside.netlink() as nl:
-            every = apart.dumped(lambda: nl.link("dump", ext_mask=_NO_STATS))
+            every = apart.dumped(lambda: nl.link("dump", kind="bridge", ext_mask=_NO_STATS))
             return sorted(link.get_attr("IFLA_IFNAME") for link in every if _kind(link) == "bridge")
 
     return [str(name) for name in apart.run("list the bridges", work)]

@@ -62,7 +62,7 @@ def connect(name: str, network: str, ip: str = "", shape: "Shape | None" = None)
             try:
                 _shape(pod, plug, shape)
             except BaseException:
-                _unplug(nets_fd, pod.record, pod.dir_fd, plug)
+                _unplug(nets_fd, pod.record, plug)
                 raise
         return plug
 
@@ -77,7 +77,7 @@ def disconnect(name: str, network: str) -> None:
                              hint=f"remove it with: nsbox rm --force {name}")  # fmt: skip
         for plug in links.plugs:
             if plug.network == network:
-                return _unplug(nets_fd, record, held.fd, plug)
+                return _unplug(nets_fd, record, plug)
         for tie in links.ties:
             if tie.peer == network:
                 from . import nettie
@@ -239,14 +239,40 @@ def _tell_own_names(record: PodRecord, dir_fd: int) -> None:
         netnames.refresh({record.name: ()})
 
 
-def _unplug(nets_fd: int, record: PodRecord, dir_fd: int, plug: Plug) -> None:
+def _unplug(nets_fd: int, record: PodRecord, plug: Plug) -> None:
+    forget_plug(record, plug)
+    networld.settle(nets_fd)
+
+
+def plug_again(network: Network, record: PodRecord, plug: Plug) -> None:
+    """Lay the cable of a running pod anew. One that has just ended needs none."""
+    from ..net import links
+
+    try:
+        pidfd = process.open_process(record.pause) if record.pause is not None else -1
+    except ProcessLookupError:
+        return
+    if record.pause is not None:
+        try:
+            links.unplug(plug.host_ifname, alias(record.id))
+            links.plug(plug.host_ifname, alias(record.id), network.bridge, pidfd, record.pause.pid,
+                       _end(network, plug))
+        finally:
+            os.close(pidfd)
+
+
+def forget_plug(record: PodRecord, plug: Plug) -> None:
+    """Remove a cable and what is written about it; rules and names are the caller's to settle."""
     from ..net import links
 
     links.unplug(plug.host_ifname, alias(record.id))
-    now = netrecord.read_pod(dir_fd)
-    write(dir_fd, now._replace(plugs=tuple(one for one in now.plugs if one != plug)))
-    _tell_own_names(record, dir_fd)
-    networld.settle(nets_fd)
+    dir_fd = store.directory(record.name)
+    try:
+        now = netrecord.read_pod(dir_fd)
+        write(dir_fd, now._replace(plugs=tuple(one for one in now.plugs if one != plug)))
+        _tell_own_names(record, dir_fd)
+    finally:
+        os.close(dir_fd)
 
 
 def write(dir_fd: int, links: PodNet) -> None:

@@ -1,12 +1,16 @@
 """What is known about networks, as plain values; and removing and mending them."""
 
-from typing import Any
+import os
+from contextlib import suppress
+from typing import Any, Callable, Sequence
 
-from ..errors import NsboxError
+from ..errors import NsboxError, PodNotFound
 from . import netattach, netrecord, networks, networld, store
-from .netrecord import Network
+from .netrecord import Network, Plug
 from .networld import LivingPod
 from .record import PodRecord
+
+_MAX_CHARS = 1 << 16
 
 
 def summaries() -> list[dict[str, Any]]:
@@ -45,8 +49,6 @@ def _row(network: Network, pods: list[LivingPod]) -> dict[str, Any]:
 
 def of_pod(record: PodRecord) -> dict[str, list[dict[str, Any]]]:
     """What connects a pod: networks, and cables to other pods."""
-    import os
-
     dir_fd = store.directory(record.name)
     try:
         links = netrecord.read_pod(dir_fd)
@@ -80,8 +82,7 @@ def remove(name: str, *, force: bool = False) -> None:
                 if force:
                     return
                 raise
-            networks.unlink(nets_fd, name)
-            return
+            return _remove_corrupt(nets_fd, name)
         on_it = [record.name for record, _ in networld.plugs_of(network, networld.living())]
         if not on_it:
             networks.forget(nets_fd, network)
@@ -90,8 +91,32 @@ def remove(name: str, *, force: bool = False) -> None:
         raise NsboxError(f"cannot remove network {name!r}: pods are on it: {', '.join(on_it)}",
                          hint=f"nsbox net rm --force {name} disconnects them")  # fmt: skip
     for pod in on_it:  # each under its pod's lock, which comes before that of the networks
-        netattach.disconnect(pod, name)
+        with suppress(PodNotFound):
+            netattach.disconnect(pod, name)
     remove(name, force=True)
+
+
+def _remove_corrupt(nets_fd: int, name: str) -> None:
+    """Remove a network whose record says nothing: its bridge and cables are found by its pods and its file."""
+    from ..net import links
+
+    with suppress(OSError), open(f"{name}.json", errors="replace", opener=_within(nets_fd)) as file:
+        text = file.read(_MAX_CHARS)
+        for ifname, said in links.ours("nsbox:net:").items():
+            if ifname in text or said.removeprefix("nsbox:net:") in text:
+                links.remove(ifname, said)
+    for pod in networld.living():
+        for plug in pod.links.plugs:
+            if plug.network == name:
+                netattach.forget_plug(pod.record, plug)
+                bridge = networks.bridge_of(plug.network_id)
+                links.remove(bridge, f"nsbox:net:{plug.network_id}")
+    networks.unlink(nets_fd, name)
+    networld.settle(nets_fd)
+
+
+def _within(dir_fd: int) -> Callable[[str, int], int]:
+    return lambda path, flags: os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
 
 
 def reload() -> None:
@@ -105,7 +130,17 @@ def reload() -> None:
             plugs = networld.plugs_of(network, pods)
             if plugs or network.name != networks.DEFAULT:
                 networks.make_bridge(network)
+                _replug(network, plugs)
             if plugs and not network.internal:
                 networld.install(nets_fd, pods, router=not tunables.forwarding())
                 networld.switch_forwarding_on(nets_fd)
         networld.settle(nets_fd)
+
+
+def _replug(network: Network, plugs: Sequence[tuple[PodRecord, Plug]]) -> None:
+    """Plug in again what hangs loose: somebody removed the bridge, or a cable."""
+    from ..net import links
+
+    if links.port_count(network.bridge) < len(plugs):
+        for record, plug in plugs:
+            netattach.plug_again(network, record, plug)

@@ -48,6 +48,11 @@ def alias(network: Network) -> str:
     return f"nsbox:net:{network.id}"
 
 
+def bridge_of(network_id: str) -> str:
+    """The ifname of the bridge of a network."""
+    return f"nsb{network_id[:8]}"
+
+
 def every(nets_fd: int) -> list[Network]:
     """All networks that can be read, sorted by name."""
     return [found for found in (read_or_none(nets_fd, name) for name in names(nets_fd)) if found]
@@ -141,7 +146,7 @@ def _make(nets_fd: int, name: str, wishes: Sequence[str], subnet: str | None, in
     subnet4 = _asked(subnet, others) if subnet is not None else _free(wishes, others)
     for _ in range(_TRIES):
         new_id = store.new_id()
-        bridge, subnet6 = f"nsb{new_id[:8]}", f"{_PREFIX6}:{new_id[:4]}::/64"
+        bridge, subnet6 = bridge_of(new_id), f"{_PREFIX6}:{new_id[:4]}::/64"
         taken = new_id[:4] == "0000" or any(one.subnet6 == subnet6 for one in others)  # 0000: see podside.LO_V6
         if not taken and links.alias_of(bridge) is None:
             break
