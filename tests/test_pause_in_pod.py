@@ -98,7 +98,7 @@ def test_F02_no_signal_from_inside_ends_or_stops_the_pod(host, pause):
     real = host.host_pid(pause)
     inpod(host, "for s in TERM INT HUP USR1 USR2 QUIT SEGV ABRT KILL STOP TSTP PIPE ALRM; do kill -$s 1; done; "
                 "i=1; while [ $i -le 64 ]; do kill -$i 1; i=$((i+1)); done")
-    assert state(real) == "S"
+    assert any(state(real) == "S" for _ in until(5))  # it may still be busy with the last of them
     assert_alive(host)
 
 

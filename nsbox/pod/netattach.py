@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Sequence
 from ..errors import NsboxError, PodDead
 from ..linux import process
 from . import netrecord, networks, networld, store
-from .netrecord import Nat, Network, Plug, PodNet, Tie
+from .netrecord import Nat, Network, Plug, PodNet
 from .networld import LivingPod
 from .record import PodRecord
 
@@ -133,8 +133,8 @@ def _plug_in(nets_fd: int, pod: Held, name: str, ip: str) -> Plug:
         networld.install(nets_fd, pods, router=not network.internal and not _forwards())
         if not network.internal:
             networld.switch_forwarding_on(nets_fd)
-        links.plug(plug.host_ifname, alias(pod.record.id), network.bridge, pod.pidfd, pod.pid, _end(network, plug))
-        _tell_own_names(pod.record, pod.dir_fd)
+        links.plug(plug.host_ifname, alias(pod.record.id), network.bridge, pod.pidfd, pod.pid, end_of(network, plug))
+        tell_own_names(pod.record, pod.dir_fd)
         if dead:
             networld.settle(nets_fd)
         else:
@@ -151,7 +151,8 @@ def _forwards() -> bool:
     return tunables.forwarding()
 
 
-def _end(network: Network, plug: Plug) -> "End":
+def end_of(network: Network, plug: Plug) -> "End":
+    """What the pod's end of a cable is to be."""
     from ..net import links
 
     subnets = (network.subnet4, network.subnet6)
@@ -226,7 +227,7 @@ def _host_ifname(network: Network, pod_id: str) -> str:
     raise NsboxError("cannot find a free name for a link")
 
 
-def _tell_own_names(record: PodRecord, dir_fd: int) -> None:
+def tell_own_names(record: PodRecord, dir_fd: int) -> None:
     """The pod's own addresses into its hosts file, where it has one."""
     from . import netnames
 
@@ -244,23 +245,6 @@ def _unplug(nets_fd: int, record: PodRecord, plug: Plug) -> None:
     networld.settle(nets_fd)
 
 
-def plug_again(network: Network, record: PodRecord, plug: Plug) -> None:
-    """Lay the cable of a running pod anew. One that has just ended needs none."""
-    from ..net import links
-
-    try:
-        pidfd = process.open_process(record.pause) if record.pause is not None else -1
-    except ProcessLookupError:
-        return
-    if record.pause is not None:
-        try:
-            links.unplug(plug.host_ifname, alias(record.id))
-            links.plug(plug.host_ifname, alias(record.id), network.bridge, pidfd, record.pause.pid,
-                       _end(network, plug))
-        finally:
-            os.close(pidfd)
-
-
 def forget_plug(record: PodRecord, plug: Plug) -> None:
     """Remove a cable and what is written about it; rules and names are the caller's to settle."""
     from ..net import links
@@ -270,7 +254,7 @@ def forget_plug(record: PodRecord, plug: Plug) -> None:
     try:
         now = netrecord.read_pod(dir_fd)
         write(dir_fd, now._replace(plugs=tuple(one for one in now.plugs if one != plug)))
-        _tell_own_names(record, dir_fd)
+        tell_own_names(record, dir_fd)
     finally:
         os.close(dir_fd)
 
@@ -353,6 +337,8 @@ def tidy() -> None:
     """Make the host agree with the pods that live; nothing is done where there were never networks."""
     if os.geteuid() != 0:
         return
+    from . import netmend
+
     with networks.locked() as nets_fd:
         left = os.listdir(nets_fd)
         for name in left:
@@ -362,46 +348,5 @@ def tidy() -> None:
             pods, dead = networld.scan()
             for record in dead:
                 _cut_dead(record)
-            _mend(pods)
+            netmend.mend(pods)
             networld.settle(nets_fd)
-
-
-def _mend(pods: Sequence[LivingPod]) -> None:
-    """Forget what is written about cables that are not there, and remove those not written about."""
-    from ..net import links
-
-    if not pods:
-        return
-    there = links.ours(alias(""))
-    for pod in pods:
-        said, plugs = alias(pod.record.id), pod.links.plugs
-        kept = tuple(plug for plug in plugs if there.get(plug.host_ifname) == said)
-        inside = _links_inside(pod.record)
-        ties = tuple(tie for tie in pod.links.ties if inside is None or tie.ifname in inside)
-        for ifname, owner in there.items():
-            if owner == said and ifname not in {plug.host_ifname for plug in plugs}:
-                links.unplug(ifname, said)
-        if kept != plugs or ties != pod.links.ties:
-            _rewrite(pod, kept, ties)
-
-
-def _rewrite(pod: LivingPod, plugs: tuple[Plug, ...], ties: tuple[Tie, ...]) -> None:
-    dir_fd = store.directory(pod.record.name)
-    try:
-        write(dir_fd, pod.links._replace(plugs=plugs, ties=ties))
-        _tell_own_names(pod.record, dir_fd)
-    finally:
-        os.close(dir_fd)
-
-
-def _links_inside(record: PodRecord) -> set[str] | None:
-    """The names of the links in a pod, or None where they cannot be known. See proc_pid_net(5)."""
-    try:
-        pidfd = process.open_process(record.pause) if record.pause else -1
-        if pidfd < 0:
-            return None
-        os.close(pidfd)
-        with open(f"/proc/{record.pause.pid if record.pause else 0}/net/dev", encoding="ascii") as file:
-            return {line.partition(":")[0].strip() for line in file if ":" in line}
-    except OSError:
-        return None

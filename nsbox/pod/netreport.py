@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, Callable, Sequence
 
 from ..errors import NsboxError, PodNotFound
-from . import netattach, netrecord, networks, networld, store
+from . import netattach, netmend, netrecord, networks, networld, store
 from .netrecord import Network, Plug
 from .networld import LivingPod
 from .record import PodRecord
@@ -143,4 +143,4 @@ def _replug(network: Network, plugs: Sequence[tuple[PodRecord, Plug]]) -> None:
 
     if links.port_count(network.bridge) < len(plugs):
         for record, plug in plugs:
-            netattach.plug_again(network, record, plug)
+            netmend.plug_again(network, record, plug)

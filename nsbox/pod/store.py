@@ -240,15 +240,24 @@ def look(name: str) -> Entry:
             return Entry(name, "corrupt", None, "the record is of another pod")
         return Entry(name, _status(record), record)
     except FileNotFoundError:
-        try:
-            os.stat(name, dir_fd=fd)
-        except OSError:
-            pass
+        if not _stands(name, fd):  # it was being removed while we looked
+            raise not_found(name) from None
         return Entry(name, "corrupt", None, "no record")
     except CorruptFile as err:
         return Entry(name, "corrupt", None, str(err))
     finally:
         os.close(fd)
+
+
+def _stands(name: str, fd: int) -> bool:
+    """Whether the directory `fd` still has the name."""
+    pods_fd = statedir.pods_fd()
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=pods_fd, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(pods_fd)
 
 
 def vantage() -> tuple[int, int]:

@@ -1,0 +1,72 @@
+"""Making the cables of pods that run, and what is written about them, agree again.
+
+Under the lock of the networks a record without its cable is of a command that was killed, or
+somebody removed the cable by hand. Whoever asked for it is told by `nsbox net ls` what there is.
+"""
+
+import os
+from typing import Sequence
+
+from ..linux import process
+from . import netattach, store
+from .netrecord import Network, Plug, Tie
+from .networld import LivingPod
+from .record import PodRecord
+
+
+def mend(pods: Sequence[LivingPod]) -> None:
+    """Forget what is written about cables that are not there, and remove those not written about."""
+    from ..net import links
+
+    if not pods:
+        return
+    there = links.ours(netattach.alias(""))
+    for pod in pods:
+        said, plugs = netattach.alias(pod.record.id), pod.links.plugs
+        kept = tuple(plug for plug in plugs if there.get(plug.host_ifname) == said)
+        inside = _links_inside(pod.record)
+        ties = tuple(tie for tie in pod.links.ties if inside is None or tie.ifname in inside)
+        for ifname, owner in there.items():
+            if owner == said and ifname not in {plug.host_ifname for plug in plugs}:
+                links.unplug(ifname, said)
+        if kept != plugs or ties != pod.links.ties:
+            _rewrite(pod, kept, ties)
+
+
+def _rewrite(pod: LivingPod, plugs: tuple[Plug, ...], ties: tuple[Tie, ...]) -> None:
+    dir_fd = store.directory(pod.record.name)
+    try:
+        netattach.write(dir_fd, pod.links._replace(plugs=plugs, ties=ties))
+        netattach.tell_own_names(pod.record, dir_fd)
+    finally:
+        os.close(dir_fd)
+
+
+def _links_inside(record: PodRecord) -> set[str] | None:
+    """The names of the links in a pod, or None where they cannot be known. See proc_pid_net(5)."""
+    try:
+        pidfd = process.open_process(record.pause) if record.pause else -1
+        if pidfd < 0:
+            return None
+        os.close(pidfd)
+        with open(f"/proc/{record.pause.pid if record.pause else 0}/net/dev", encoding="ascii") as file:
+            return {line.partition(":")[0].strip() for line in file if ":" in line}
+    except OSError:
+        return None
+
+
+def plug_again(network: Network, record: PodRecord, plug: Plug) -> None:
+    """Lay the cable of a running pod anew. One that has just ended needs none."""
+    from ..net import links
+
+    try:
+        pidfd = process.open_process(record.pause) if record.pause is not None else -1
+    except ProcessLookupError:
+        return
+    if record.pause is not None:
+        try:
+            links.unplug(plug.host_ifname, netattach.alias(record.id))
+            links.plug(plug.host_ifname, netattach.alias(record.id), network.bridge, pidfd, record.pause.pid,
+                       netattach.end_of(network, plug))
+        finally:
+            os.close(pidfd)
