@@ -34,10 +34,10 @@ def calls_of(log):
     calls, begun = [], {}
     for line in log.splitlines():
         task, _, call = line.partition(" ")
-        call = call.strip()
+        call = call.strip().removesuffix("<detached ...>")  # strace ended while the call went on
         if call.startswith("<..."):
             calls[begun.pop(task)][1] += call.partition("resumed>")[2]
-        elif call.endswith("<unfinished ...>"):
+        elif call.endswith("<unfinished ...>") or line.endswith("<detached ...>"):
             begun[task] = len(calls)
             calls.append([task, call.removesuffix("<unfinished ...>")])
         else:

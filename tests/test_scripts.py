@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from procfs import TOP
 
-SCRIPTS = ("scripts/setup", "scripts/test", "scripts/demo", "scripts/test-fresh", ".ci/run")
+SCRIPTS = ("scripts/setup", "scripts/test", "scripts/demo", "scripts/demo-ghost", "scripts/test-fresh", ".ci/run")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
