@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import skip_or_fail, why_no_root
-from fakehost import NSBOX, UID, FakeHost
+from fakehost import NSBOX, PATH, UID, FakeHost
 from procfs import TOP
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.ghost, pytest.mark.timeout(3600)]
@@ -51,7 +51,9 @@ def check_demo(host: FakeHost) -> None:
     assert said.count("\n<title>Ghost</title>\n") == 2  # the pid namespace shared, and not
     assert re.search(r"^\d+ +1 .* pause$", said, re.MULTILINE)
     assert "node current/index.js" in said and "nginx: master process" in said
-    assert re.search(r"^net .* shared$", said, re.MULTILINE) and re.search(r"^mnt .* own$", said, re.MULTILINE)
+    assert re.search(r"^pid .* same$", said, re.MULTILINE) and re.search(r"^mnt .* own$", said, re.MULTILINE)
+    assert "node sees: node; nginx sees: nginx\n" in said
+    assert "\nzombies under the pause: 0\n" in said and "\nzombies under node: 1\n" in said
     assert re.search(r"^\d+ +\d+ +\d+ +\d+ +Z ", said, re.MULTILINE)
     host.assert_same_as(before)
 
@@ -77,3 +79,33 @@ def test_the_demo_leaves_a_taken_port_and_its_owner_alone(base, ghost_store):
         assert done.returncode == 125 and "in use" in done.stderr
         host.assert_same_as(before)
         host.nsbox("rm", "first", check=True)
+
+
+def test_the_demo_leaves_another_pod_of_its_name_alone(base, ghost_store):
+    """Red when: the demo removes by name a pod that it did not make."""
+    with FakeHost(base, store=ghost_store) as host:
+        same_suffix = host.work / "od"
+        same_suffix.write_text("#!/bin/sh\necho beef\n")
+        same_suffix.chmod(0o755)
+        pause = int(host.nsbox("create", "blog-beef", check=True).stdout)
+        before = host.snapshot()
+        done = host.run([TOP / "scripts/demo-ghost"], env={"PATH": f"{host.work}:{PATH}"}, timeout=DEMO_S)
+        assert done.returncode == 125 and "blog-beef" in done.stderr, done.stderr
+        host.assert_same_as(before)
+        assert pause in host.processes()
+        host.nsbox("rm", "-f", "blog-beef", check=True)
+
+
+@pytest.mark.parametrize("shown", ["$ nsbox create ", "$ nsbox join "])
+def test_a_stopped_demo_takes_its_pod_along(base, ghost_store, shown):
+    """Red when: a signal during the create, or after it, leaves the pod."""
+    with FakeHost(base, store=ghost_store) as host:
+        before = host.snapshot()
+        demo = host.popen([TOP / "scripts/demo-ghost", "--port", "8081"])
+        for line in demo.stdout:
+            if line.startswith(shown):
+                break
+        demo.terminate()
+        said = demo.communicate(timeout=60)
+        assert demo.returncode == 143, said
+        host.assert_same_as(before)
