@@ -123,18 +123,22 @@ def test_an_ignored_signal_stays_ignored(blocked):
 
 
 def test_a_stopped_child_is_seen_through_sigchld():
-    """Red: do not hand SIGCHLD over (drop it in _Inbox.read)."""
-    states = []
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    pid = forked(lambda: signal.raise_signal(signal.SIGSTOP))
+    """Red: do not hand SIGCHLD over (drop it in _Inbox.read).
 
-    def on_signal(signum):
-        told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        states.append(told and told.si_status)
-        os.kill(pid, signal.SIGCONT)
-    assert attended(pid, [], on_signal, frozenset({signal.SIGCHLD})) == 0
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-    assert states[0] == signal.SIGSTOP
+    In a child, as above: a thread that has SIGCHLD unblocked would throw it away.
+    """
+    def body():
+        states = []
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        pid = forked(lambda: signal.raise_signal(signal.SIGSTOP))
+
+        def on_signal(signum):
+            told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            states.append(told and told.si_status)
+            os.kill(pid, signal.SIGCONT)
+        assert attended(pid, [], on_signal, frozenset({signal.SIGCHLD})) == 0
+        assert states[0] == signal.SIGSTOP
+    assert wait_exit(forked(body)) == 0
 
 
 @pytest.mark.parametrize("end", ["normally", "by SIGKILL"])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from fakehost import NSBOX, FakeHost
@@ -12,6 +13,8 @@ from faults import strace
 from hostile import Canary
 from test_lifecycle import BUSYBOX, answer, create, statuses
 from test_state import fakes, inside, put_record, read_record
+
+from nsbox.pod import files
 
 pytestmark = pytest.mark.slow
 
@@ -186,6 +189,34 @@ def test_E10_readers_see_whole_pods_in_a_storm_of_writers(host: FakeHost) -> Non
     assert min(turns) >= 5, f"seed {seed}: too slow to tell anything: {turns}"
     host.nsbox("rm", "-f", "s0", "s1", "s2", "s3", check=True)
     host.nsbox("prune", check=True)
+
+
+@pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
+def test_E10_a_record_that_changes_between_open_and_a_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """It is read again, or it is not there; never corrupt, which a person would have to mend.
+
+    Red when: _read_plain() takes a file without a name for one that is not ours.
+    """
+    dir_fd = os.open(tmp_path, os.O_RDONLY)
+    files.write_json(dir_fd, "pod.json", {"is": "old"})
+    fstat = os.fstat
+
+    def late(fd: int) -> os.stat_result:
+        monkeypatch.setattr(os, "fstat", fstat)
+        if meanwhile == "replaced":
+            files.write_json(dir_fd, "pod.json", {"is": "new"})
+        else:
+            os.unlink("pod.json", dir_fd=dir_fd)
+        return fstat(fd)
+    monkeypatch.setattr(os, "fstat", late)
+    if meanwhile == "replaced":
+        assert files.read_json(dir_fd, "pod.json") == {"is": "new"}
+    else:
+        with pytest.raises(FileNotFoundError):
+            files.read_json(dir_fd, "pod.json")
+    os.close(dir_fd)
 
 
 def test_I11_a_lock_of_what_was_removed_is_not_a_lock(host: FakeHost) -> None:

@@ -40,14 +40,15 @@ def run(purpose: str, work: Work) -> Any:
     import pyroute2  # type: ignore[import-untyped]  # noqa: F401  (225 ms: here, not in each child)
 
     try:
-        said = _outcome(*_start(purpose, work))
+        said, in_time = _outcome(*_start(purpose, work))
     except OSError as err:
         raise NsboxError(f"cannot {purpose}") from err
     if said[:1] == _OK:
         return json.loads(said[1:])
     if said[:1] == _FAILED:
         raise trouble.decode(said[1:])
-    raise NsboxError(f"cannot {purpose}: the kernel did not answer within {DEADLINE_S:.0f} s")
+    why = "who did it was killed" if in_time else f"the kernel did not answer within {DEADLINE_S:.0f} s"
+    raise NsboxError(f"cannot {purpose}: {why}")
 
 
 def _start(purpose: str, work: Work) -> tuple[int, int, set[int]]:
@@ -70,19 +71,20 @@ def _start(purpose: str, work: Work) -> tuple[int, int, set[int]]:
     return pid, read_fd, {int(signum) for signum in blocked}
 
 
-def _outcome(pid: int, read_fd: int, blocked: set[int]) -> bytes:
-    """What the child writes until it ends; b"" if it does not end. The child is reaped."""
+def _outcome(pid: int, read_fd: int, blocked: set[int]) -> tuple[bytes, bool]:
+    """What the child writes until it ends, and whether it did so in time. The child is reaped."""
     deadline = time.monotonic() + DEADLINE_S + _GRACE_S
     try:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            return _read(read_fd, deadline)
+            said = _read(read_fd, deadline)
         except BaseException:  # a signal of ours: the child is all or nothing, so its end is waited for
             _read(read_fd, deadline)
             raise
     finally:
         os.close(read_fd)
-        _end(pid)
+        in_time = _end(pid)
+    return said, in_time
 
 
 def _read(fd: int, deadline: float) -> bytes:
@@ -99,17 +101,19 @@ def _read(fd: int, deadline: float) -> bytes:
     return b""
 
 
-def _end(pid: int) -> None:
-    """Reap the child. It has closed its pipe, so it has ended; if not, it is killed."""
+def _end(pid: int) -> bool:
+    """Reap the child, which has closed its pipe; whether neither its alarm clock nor we had to end it."""
     pidfd = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        if not poll.poll(_GRACE_S * 1000):
+        in_time = bool(poll.poll(_GRACE_S * 1000))
+        if not in_time:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     finally:
         os.close(pidfd)
-    os.waitpid(pid, 0)
+    wait_status = os.waitpid(pid, 0)[1]
+    return in_time and not (os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) == signal.SIGALRM)
 
 
 def _child(write_fd: int, purpose: str, work: Work) -> NoReturn:

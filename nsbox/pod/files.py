@@ -11,6 +11,7 @@ import stat
 from typing import Any
 
 _MAX_BYTES = 1 << 20
+_REPLACED_MAX = 1000  # in a row, between our open(2) and our fstat(2): nobody writes as fast as that
 # Nothing is said about the file by these: it is not there, or we are short of something.
 _NOT_THE_FILE = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
@@ -64,6 +65,19 @@ def read_json(dir_fd: int, name: str) -> dict[str, Any]:
         CorruptFile: it is not a plain file of ours, or holds no such object.
         OSError: it cannot be looked at now, for want of descriptors or memory.
     """
+    raw = None
+    for _ in range(_REPLACED_MAX):
+        if (raw := _read_plain(dir_fd, name)) is not None:
+            break
+    if raw is None:
+        raise OSError(errno.EAGAIN, f"open: {name} is replaced all the time")
+    if len(raw) > _MAX_BYTES:
+        raise CorruptFile(f"{name}: larger than {_MAX_BYTES} bytes")
+    return _parse(name, raw)
+
+
+def _read_plain(dir_fd: int, name: str) -> bytes | None:
+    """What the file holds, and a byte more if it is too large. None: it was replaced or removed meanwhile."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError as err:
@@ -72,14 +86,11 @@ def read_json(dir_fd: int, name: str) -> dict[str, Any]:
         raise CorruptFile(f"{name}: {err.strerror}") from None
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
             raise CorruptFile(f"{name}: not a plain file of ours")
-        raw = os.read(fd, _MAX_BYTES + 1)
+        return os.read(fd, _MAX_BYTES + 1) if found.st_nlink else None
     finally:
         os.close(fd)
-    if len(raw) > _MAX_BYTES:
-        raise CorruptFile(f"{name}: larger than {_MAX_BYTES} bytes")
-    return _parse(name, raw)
 
 
 def _parse(name: str, raw: bytes) -> dict[str, Any]:
