@@ -83,7 +83,7 @@ class NetLab(Lab):
         """Plug a pod in; its addresses end in `number`, and so do its port's name and alias."""
         pidfd = os.pidfd_open(pod.pid)
         try:
-            self.on_host(lambda: links.plug(port(number), owner(number), bridge, pidfd, pod.pid,
+            self.on_host(lambda: links.plug(port(number), owner(number), bridge, pidfd,
                                             end(number, **changes)))
         finally:
             os.close(pidfd)

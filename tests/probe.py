@@ -5,6 +5,7 @@ changes by itself (times, mount ids). Started with -I -S, so: the standard libra
 """
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -20,8 +21,8 @@ KEPT = {"pods", "nsbox", "nsbox/pods", "nets", "nsbox/nets"}
 SCOPE, SETTLED = "nets/scope.json", '"forward_before": ""'
 IP = (["-o", "link"], ["-o", "addr"], ["route", "show", "table", "all"], ["rule"])
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "shm", "mqueue", "pts")
-SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet", "net/ipv4/conf/lo/route_localnet",
-           "net/ipv4/conf/all/forwarding", "kernel/hostname", "kernel/domainname")
+SYSCTLS = ("net/ipv4/ip_forward", "net/ipv[46]/conf/*/forwarding", "net/ipv4/conf/*/accept_redirects",
+           "net/ipv4/conf/*/route_localnet", "net/ipv6/conf/*/accept_ra", "kernel/hostname", "kernel/domainname")
 
 
 def text(path: str) -> str:
@@ -96,7 +97,8 @@ def snapshot(state: str) -> dict[str, list[str]]:
                 for line in text(f"/proc/sysvipc/{kind}").splitlines()[1:]],
         "queue": [*files("/dev/mqueue"), *files("/dev/shm")],
         "device": list(devices()),
-        "sysctl": [f"{name}={text('/proc/sys/' + name).strip()}" for name in SYSCTLS],
+        "sysctl": [f"{path.removeprefix('/proc/sys/')}={text(path).strip()}"
+                   for name in SYSCTLS for path in glob.glob("/proc/sys/" + name)],
         "state": list(files(state)),
         "run": list(files("/run")),
     }

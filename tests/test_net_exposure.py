@@ -151,9 +151,9 @@ def test_D10_what_controls_nsbox_is_no_abstract_socket_and_closed_to_other_users
 BRIDGE = (*BUSYBOX, "--net", "bridge")
 
 
-def forward_v6(lan: Lan) -> None:
+def forward_v6(lan: Lan, on: bool) -> None:
     """Make the host a router for v6: nsbox never does, and what it blocks must not hang on that."""
-    lan.sysctl(lan.h, "ipv6/conf/all/forwarding", "1")
+    lan.sysctl(lan.h, "ipv6/conf/all/forwarding", str(int(on)))
 
 
 def test_D01_a_pod_of_a_bridge_is_not_reached_by_routing_to_its_address(lan: Lan) -> None:
@@ -163,7 +163,7 @@ def test_D01_a_pod_of_a_bridge_is_not_reached_by_routing_to_its_address(lan: Lan
     Red when: rules.render() leaves the raw drop out.
     """
     pod = lan.create("web", *BRIDGE, "-p", "8080:80")
-    forward_v6(lan)
+    forward_v6(lan, True)
     served = lan.serve(pod, "::", 80)
     assert lan.reach(lan.h, pod.v4, 80) == lan.reach(lan.h, pod.v6, 80) == "open"
     for where in (lan.near, lan.far):
@@ -178,6 +178,7 @@ def test_D01_a_pod_of_a_bridge_is_not_reached_by_routing_to_its_address(lan: Lan
     assert lan.reach(pod, lan.near.v4, 80) == "open"
     assert peer(answered) == lan.h.v4
     lan.rm("web")
+    forward_v6(lan, False)
 
 
 def test_D02_D11_no_end_of_a_cable_believes_router_advertisements_or_routes_loopback(lan: Lan) -> None:
@@ -203,7 +204,7 @@ def test_D05_of_a_linked_pod_only_its_own_network_reaches_the_ports(lan: Lan) ->
     pod, peer_pod = lan.create("web", *BRIDGE), lan.create("peer", *BRIDGE)
     others = [lan.create("blue", *BUSYBOX, "--net", "blue"), lan.create("red", *BUSYBOX, "--net", "red"),
               lan.create("none", *BUSYBOX), lan.near, lan.far]
-    forward_v6(lan)
+    forward_v6(lan, True)
     for port in MANY:
         lan.serve(pod, "::", port)
     for address in (pod.v4, pod.v6):
@@ -219,6 +220,7 @@ def test_D05_of_a_linked_pod_only_its_own_network_reaches_the_ports(lan: Lan) ->
     lan.rm("web", "peer", "blue", "red", "none")
     lan.host.nsbox("net", "rm", "blue", check=True)
     lan.host.nsbox("net", "rm", "red", check=True)
+    forward_v6(lan, False)
 
 
 def test_D06_the_host_becomes_no_router_for_its_neighbours(lan: Lan) -> None:

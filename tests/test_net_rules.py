@@ -316,6 +316,37 @@ def test_a_translated_port_is_reached_from_the_lan_the_host_and_the_pods(forward
 
 
 @pytest.mark.needs_root
+@pytest.mark.parametrize("host_address", ["0.0.0.0", "10.66.1.1"])
+def test_D19_a_flow_that_outlives_its_port_leads_to_nobody(forwarding_lab, host_address):
+    """Its address may be another pod's by now; nobody but the rules need know of it.
+
+    Red when: _forward() lets all pass that was translated, or that is established.
+    """
+    lab = forwarding_lab
+    dnats = [Dnat("udp", host_address, 5353, v4(2), 53), Dnat("udp", "0.0.0.0", 5454, v4(2), 53)]
+    one, _, near, _ = networks(lab, dnats=dnats)
+    [heard], [said] = sockets(one.pid, kind=socket.SOCK_DGRAM), sockets(near.pid, kind=socket.SOCK_DGRAM)
+    with heard, said:
+        heard.bind((v4(2), 53))
+        heard.settimeout(0.5)
+
+        def arrives(to=5353):
+            said.sendto(b"?", ("10.66.1.1", to))
+            try:
+                heard.sendto(b"!", heard.recvfrom(10)[1])
+            except TimeoutError:
+                return False
+            return said.recv(10) == b"!"
+        assert arrives() and arrives()  # answered: it is established now
+        assert arrives(5454)
+        lab.guard(guarded(2), router=True, dnats=dnats[1:])
+        assert not arrives()
+        assert arrives(5454)
+        lab.guard(guarded(2), router=True, dnats=dnats)
+        assert arrives()
+
+
+@pytest.mark.needs_root
 def test_D19_exactly_the_flows_of_a_port_are_forgotten(forwarding_lab):
     """Red when: forget() takes all flows to that port number, or only those of its address."""
     lab = forwarding_lab

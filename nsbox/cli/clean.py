@@ -109,6 +109,14 @@ def tell(*lines: str) -> None:
         _drop(2)
 
 
+def say_changes() -> None:
+    """Say on stderr what a verb changed on the host for networks, or had to leave, if anything."""
+    world = sys.modules.get("nsbox.pod.networld")
+    if world is not None:
+        tell(*(f"nsbox: {note}" for note in dict.fromkeys(world.notes)))
+        world.notes.clear()
+
+
 def _drop(fd: int) -> None:
     """Let what could not be written go, or Python would try once more at its end, and complain."""
     null_fd = os.open(os.devnull, os.O_WRONLY)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from .. import parse
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
             record, started = create.create(spec)
             rows = serve(record.name)
-        say_changes()
+        clean.say_changes()
         if not args.json:
             publish.tell_free_ports(args.publish, rows)
             return str(started.pid)
@@ -102,13 +101,6 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         net=_net(args),
         ip=parse.parse_ip(args.ip) if args.ip is not None else "",
     )
-
-
-def say_changes() -> None:
-    """Say on stderr what was changed on the host for a pod's network, if anything was."""
-    world = sys.modules.get("nsbox.pod.networld")
-    if world is not None:
-        clean.tell(*(f"nsbox: {note}" for note in world.notes))
 
 
 def _net(args: argparse.Namespace) -> str:

@@ -81,6 +81,7 @@ def each(names: list[str], action: Any) -> int:
             if first is not None:
                 _say(one_line(err))
             first = first or err
+        clean.say_changes()
     if first is not None:
         raise first
     return 0
@@ -134,6 +135,7 @@ def prune(args: argparse.Namespace) -> int:
     from ..pod import lifecycle
 
     removed = lifecycle.prune()
+    clean.say_changes()
     if args.json:
         print(json.dumps(removed))
     else:

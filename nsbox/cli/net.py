@@ -168,7 +168,7 @@ def connect(args: argparse.Namespace) -> int:
 
     ip = parse.parse_ip(args.ip) if args.ip is not None else ""
     plug = netattach.connect(parse.check_name(args.pod), args.network, ip, _shape(args))
-    create_verb.say_changes()
+    clean.say_changes()
     if args.json:
         print(json.dumps(plug._asdict(), indent=2))
     else:
@@ -203,5 +203,5 @@ def reload(_args: argparse.Namespace) -> int:
     from ..pod import netreport
 
     netreport.reload()
-    create_verb.say_changes()
+    clean.say_changes()
     return 0

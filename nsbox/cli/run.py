@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import NsboxError, exit_status_of
 from ..spec import MemberSpec
-from . import create, options, publish
+from . import clean, create, options, publish
 
 _EXAMPLE = """\
 example:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
             maker.create(spec)
-            create.say_changes()
+            clean.say_changes()
             publish.tell_free_ports(args.publish, serve(spec.name))
         status = _join(spec.name, member, tty=tty)
         _remove(spec.name)

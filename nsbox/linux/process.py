@@ -225,7 +225,7 @@ def _run(child: Child, report_w: int, doing: str) -> NoReturn:
     try:
         # Before any namespace is joined: a module that is missing now would be looked for in there.
         seal_imports()
-        for signum in _OURS:  # the parent's handlers raise, and a child must not
+        for signum in ENDING_SIGNALS:  # the parent's handlers raise, and a child must not
             signal.signal(signum, signal.SIG_DFL)
         child()
     except errors.NsboxError as err:
@@ -240,7 +240,7 @@ def _run(child: Child, report_w: int, doing: str) -> NoReturn:
         os._exit(EXIT_SETUP_FAILED)
 
 
-_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def about_to_exec() -> None:

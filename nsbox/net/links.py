@@ -158,13 +158,10 @@ def _foreign(ifname: str) -> NsboxError:
 
 # ---- cables ----
 
-def plug(host_ifname: str, alias: str, bridge: str, pidfd: int, pid: int, end: End) -> None:
+def plug(host_ifname: str, alias: str, bridge: str, pidfd: int, end: End) -> None:
     """Lay a cable from `bridge` into the network namespace of a process, and configure its end.
 
-    All or nothing. The namespace is found by `pidfd` alone, which cannot be another one's.
-
-    Args:
-        pid: not used: the number may belong to somebody else by now.
+    All or nothing.
 
     Raises:
         NsboxError: the bridge is full or not there, there is a link of one of the names, or the
@@ -217,12 +214,10 @@ def _to_bridge(nl: Any, index: int, ifname: str, alias: str, bridge: str, master
     nl.link("set", index=index, state="up")
 
 
-def tie(
-    pid_a: int, pidfd_a: int, end_a: End, pid_b: int, pidfd_b: int, end_b: End, alias: str
-) -> None:
+def tie(pidfd_a: int, end_a: End, pidfd_b: int, end_b: End, alias: str) -> None:
     """Lay a cable between the network namespaces of two processes. All or nothing.
 
-    Both ends carry `alias`. The PIDs are not used: see :func:`plug`.
+    Both ends carry `alias`, and MAC addresses that are made from it.
     """
     def work() -> None:
         apart.join_net(pidfd_a, "the first pod")
@@ -230,8 +225,9 @@ def tie(
             apart.join_net(pidfd_b, "the second pod")
             with inside.here() as b:
                 index_a, index_b = inside.lay(
-                    a, inside.temporary_name(), end_a.mac, b, inside.temporary_name(), end_b.mac, end_a.mtu
-                )
+                    a, inside.temporary_name(), _mac("a", alias), b, inside.temporary_name(), _mac("b", alias),
+                    end_a.mtu,
+                )  # fmt: skip
                 try:
                     inside.settle(a, index_a, end_a, alias)
                     inside.settle(b, index_b, end_b, alias)
@@ -243,18 +239,21 @@ def tie(
     apart.run(f"tie {end_a.ifname} to {end_b.ifname}", work)
 
 
-def drop_inside(pid: int, pidfd: int, ifname: str) -> bool:
-    """Remove a cable between pods by its end in the network namespace of a process.
+def drop_inside(pidfd: int, alias: str) -> bool:
+    """Remove the cable between pods that carries `alias` by its end in the network of a process.
 
-    Only a link that carries an alias of nsbox: neither `lo` nor what the pod's members made.
-    False if there is none.
+    Half made it does not carry it yet, and is known by its MAC address. False if there is none.
     """
     def work() -> bool:
         apart.join_net(pidfd)
         with inside.netlink() as nl:
-            found = _find(nl, ifname)
-            if found is None or not found.alias.startswith("nsbox:"):
-                return False
-            return inside.delete(nl, found.number)
+            every = apart.dumped(lambda: nl.link("dump", ext_mask=_NO_STATS))
+            numbers = [int(link["index"]) for link in every if _is_end(link, alias)]
+            return any([inside.delete(nl, number) for number in numbers])
 
-    return bool(apart.run(f"remove the link {ifname} of the pod", work))
+    return bool(apart.run("remove a link of the pod", work))
+
+
+def _is_end(link: Any, alias: str) -> bool:
+    said = link.get_attr("IFLA_IFALIAS") or ""
+    return said == alias if said else link.get_attr("IFLA_ADDRESS") in (_mac("a", alias), _mac("b", alias))

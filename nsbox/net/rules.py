@@ -18,6 +18,7 @@ from ..errors import NsboxError
 _PROGRAMS = ("/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft")
 _DEADLINE_S = 30.0
 _BRIDGE_PART = "# ---- bridge ----\n"
+_WILDCARDS = ("0.0.0.0", "::")
 
 
 class Pin(NamedTuple):
@@ -70,7 +71,7 @@ def render(
     lines = [
         *_anew("inet", scope),
         *_chain("raw_prerouting", "filter hook prerouting priority raw", _only_from_its_bridge(networks)),
-        *_chain("forward", "filter hook forward priority filter", _forward(networks, router, bridges)),
+        *_chain("forward", "filter hook forward priority filter", _forward(networks, router, bridges, dnats)),
         *_chain("postrouting", "nat hook postrouting priority srcnat", _masquerade(networks)),
     ]
     if dnats:
@@ -102,7 +103,9 @@ def _only_from_its_bridge(networks: Sequence[Guarded]) -> Iterator[str]:
             yield f'iifname != {{ "lo", "{net.bridge}" }} {_ip(subnet)} daddr {subnet} drop'
 
 
-def _forward(networks: Sequence[Guarded], router: bool, bridges: Sequence[str]) -> Iterator[str]:
+def _forward(
+    networks: Sequence[Guarded], router: bool, bridges: Sequence[str], dnats: Sequence[Dnat]
+) -> Iterator[str]:
     names = [net.bridge for net in networks]
     for name in sorted({*names, *bridges}):
         yield f'iifname "{name}" oifname "{name}" accept'  # inside one bridge
@@ -111,8 +114,14 @@ def _forward(networks: Sequence[Guarded], router: bool, bridges: Sequence[str]) 
         yield f"iifname {_quoted(closed)} drop"
         yield f"oifname {_quoted(closed)} drop"
     if names:
-        yield f"oifname {_quoted(names)} ct state established,related accept"
-        yield f"oifname {_quoted(names)} ct status dnat accept"
+        yield f"oifname {_quoted(names)} ct state related accept"
+        yield f"oifname {_quoted(names)} ct direction reply ct state established accept"
+        # Not all that was once translated: a flow outlives its port, and its address may be another pod's.
+        for one in _forwardable(dnats):
+            ip = _ip(one.pod_address)
+            at = "" if one.host_address in _WILDCARDS else f"ct original {ip} daddr {one.host_address} "
+            yield (f"oifname {_quoted(names)} ct status dnat {ip} daddr {one.pod_address} "
+                   f"{one.proto} dport {one.pod_port} ct original proto-dst {one.host_port} {at}accept")  # fmt: skip
         yield f"oifname {_quoted(names)} drop"
         yield f"iifname {_quoted(names)} accept"
     if router:  # v6 forwarding is never ours
@@ -133,16 +142,19 @@ def _masquerade(networks: Sequence[Guarded]) -> Iterator[str]:
 
 
 def _dnats(dnats: Sequence[Dnat]) -> Iterator[str]:
-    """Published ports. Never for loopback addresses: those would need route_localnet."""
-    for one in sorted(dnats):
+    """Published ports."""
+    for one in _forwardable(dnats):
         ip, v6 = _ip(one.pod_address), ":" in one.pod_address
         where = f"{ip} daddr {one.host_address}"
-        if one.host_address in ("0.0.0.0", "::"):
+        if one.host_address in _WILDCARDS:
             where = f"{ip} daddr != {'::1' if v6 else '127.0.0.0/8'} fib daddr type local"
-        elif one.host_address.startswith("127.") or one.host_address == "::1":
-            continue
         target = f"[{one.pod_address}]" if v6 else one.pod_address
         yield f"{where} {one.proto} dport {one.host_port} dnat {ip} to {target}:{one.pod_port}"
+
+
+def _forwardable(dnats: Sequence[Dnat]) -> list[Dnat]:
+    """In order, and never for loopback addresses: those would need route_localnet."""
+    return sorted(one for one in dnats if not (one.host_address.startswith("127.") or one.host_address == "::1"))
 
 
 def _bridge_table(scope: str, networks: Sequence[Guarded]) -> str:

@@ -5,10 +5,12 @@ See the kernel's Documentation/networking/ip-sysctl.rst.
 
 import errno
 import os
+from collections.abc import Iterable
 
 from ..errors import NsboxError
 
 _IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+_CONF = "/proc/sys/net/ipv4/conf"
 
 
 def forwarding() -> bool:
@@ -34,6 +36,41 @@ def set_forwarding(on: bool) -> None:
     except OSError as err:
         hint = "set net.ipv4.ip_forward=1 yourself, or use a network that is --internal" if on else ""
         raise NsboxError(f"cannot switch packet forwarding {'on' if on else 'off'}", hint=hint) from err
+
+
+def bound_to_forwarding() -> list[tuple[str, str]]:
+    """What the kernel changes too when forwarding goes on or off: (LINK/NAME, value now).
+
+    On takes ICMP redirects for all links away and off gives them; and whatever a single link has,
+    on makes it forward and off makes it not. Those that do not forward now are left out.
+    """
+    try:
+        found = [("all/accept_redirects", _read(f"{_CONF}/all/accept_redirects"))]
+        for link in sorted(os.listdir(_CONF)):
+            if link != "all" and _read(f"{_CONF}/{link}/forwarding") != "0":
+                found.append((f"{link}/forwarding", "1"))
+    except OSError as err:
+        raise NsboxError("cannot read what belongs to packet forwarding") from err
+    return found
+
+
+def put_back(settings: Iterable[tuple[str, str]]) -> None:
+    """Write settings of :func:`bound_to_forwarding` again; a link that has gone has none.
+
+    Raises:
+        NsboxError: one cannot be written; the others are.
+    """
+    failed: OSError | None = None
+    for name, value in settings:
+        try:
+            if _read(f"{_CONF}/{name}") != value:
+                _write(f"{_CONF}/{name}", value)
+        except FileNotFoundError:
+            continue
+        except OSError as err:
+            failed = failed or err
+    if failed is not None:
+        raise NsboxError("cannot put net.ipv4.conf back as it was") from failed
 
 
 def refuse_advertisements(ifname: str) -> None:

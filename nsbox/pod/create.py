@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # a pod without a network pays nothing for one
     from .netmodes import Source
 
 _KILL_TIMEOUT_S = 10.0
-_HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
@@ -66,7 +65,7 @@ def _open_net(spec: PodSpec) -> "Source | None":
 def _create(spec: PodSpec, net: "Source | None") -> tuple[PodRecord, process.Spawned]:
     sources = rootfs.open_sources(spec.root)
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
         record = _intent(spec)
         with _reserve(record) as held:
@@ -76,7 +75,7 @@ def _create(spec: PodSpec, net: "Source | None") -> tuple[PodRecord, process.Spa
                     spec, sources = _with_names(spec, sources, held, record)
                 record, started = _start(spec, sources, held, record, net)
                 held.write(record)
-                signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+                signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
             except BaseException:
                 _undo_quietly(held)
                 raise
@@ -112,12 +111,9 @@ def _with_names(
     """The same with the files that say the names in the pod's network."""
     from . import netmodes, netnames
 
-    owner = netmodes.names_of(record)
-    if owner == record.name:
+    if netmodes.names_of(record) == record.name:
         netnames.write(record.name, held.fd, spec.hostname, ())
-    if not owner:
-        return spec, sources
-    added = netnames.volumes(owner, spec.root)
+    added = netmodes.names_for(record, spec.root)
     more = rootfs.open_sources(RootSpec("", volumes=added))
     root = spec.root._replace(volumes=spec.root.volumes + added)
     return spec._replace(root=root), sources._replace(volume_fds=sources.volume_fds + more.volume_fds)
@@ -214,7 +210,7 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
 
 def _undo_quietly(held: store.Locked) -> None:
     """Undo in the face of another error: that one is to be reported, not what follows from it."""
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
         undo(held)
     except (NsboxError, OSError):
@@ -225,7 +221,7 @@ def _undo_quietly(held: store.Locked) -> None:
 
 def abandon(name: str) -> None:
     """Undo what :func:`create` made here, if it made it: its answer cannot be given any more."""
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
         record = store.look(name).record
         if record is not None and record.maker == process.identify(os.getpid()):
@@ -255,9 +251,9 @@ def unplug(held: store.Locked) -> None:
         os.stat("net.json", dir_fd=held.fd, follow_symlinks=False)
     except OSError:
         return  # it never had a link
-    from . import netattach
+    from . import netend
 
-    netattach.leave_all(held.name, held.fd)
+    netend.leave_all(held.name, held.fd)
 
 
 def end_process(who: process.Identity, name: str) -> None:

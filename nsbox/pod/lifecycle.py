@@ -112,9 +112,9 @@ def _tidy_networks() -> None:
     """What a command that was killed left of networks, where there are any."""
     if not statedir.has_nets():
         return
-    from . import netattach
+    from . import netend
 
-    netattach.tidy()
+    netend.tidy()
 
 
 def _prune_dead(name: str) -> bool:

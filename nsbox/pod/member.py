@@ -19,8 +19,9 @@ from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes
 from ..spec import MemberSpec, RootSpec
-from . import devices, execute, rootfs, store
+from . import devices, execute, rootfs, statedir, store
 from .environment import base_environment
+from .record import PodRecord
 from .target import Plan, Target, dead, plan
 
 # Gives the member its three standard descriptors. Runs inside, before the root is sealed off
@@ -62,8 +63,8 @@ def start(
     _check(target, spec)
     own_root = spec.root is not None and bool(spec.root.path)
     todo = plan(target, spec.share, own_root)
-    if own_root and "net" in todo.enter:
-        spec = _with_names(target, spec)
+    if own_root and target.pod is not None and _has_names(target.pod, todo):
+        spec = _with_names(target.pod, spec)
     sources = rootfs.open_sources(spec.root) if spec.root is not None else None
     joining = Joining(
         target, spec, todo, spec.root, sources,
@@ -86,14 +87,20 @@ def start(
                 os.close(fd)
 
 
-def _with_names(target: Target, spec: MemberSpec) -> MemberSpec:
-    """The same with the files that say the names in the pod's network, where it has one."""
-    if target.pod is None or spec.root is None or target.pod.net in ("none", "host"):
-        return spec
-    from . import netmodes, netnames
+def _has_names(pod: PodRecord, todo: Plan) -> bool:
+    """Whether there are files that say the names in the network of a member."""
+    if pod.net == "host" or "net" not in todo.enter:
+        return pod.net == "host"
+    return pod.net != "none" or os.path.exists(f"{statedir.state_dir()}/pods/{pod.name}/hosts")
 
-    owner = netmodes.names_of(target.pod)
-    added = netnames.volumes(owner, spec.root) if owner else ()
+
+def _with_names(pod: PodRecord, spec: MemberSpec) -> MemberSpec:
+    """The same with these files."""
+    if spec.root is None:
+        return spec
+    from . import netmodes
+
+    added = netmodes.names_for(pod, spec.root)
     return spec._replace(root=spec.root._replace(volumes=spec.root.volumes + added))
 
 

@@ -6,12 +6,13 @@ in between leaves a record that says what there may be, and removing that twice 
 
 import hashlib
 import os
+import signal
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ..errors import NsboxError, PodDead
 from ..linux import process
-from . import netrecord, networks, networld, store
-from .netrecord import Nat, Network, Plug, PodNet
+from . import netend, netlate, netnames, netrecord, networks, networld, store
+from .netrecord import Network, Plug, PodNet, pod_alias
 from .networld import LivingPod
 from .record import PodRecord
 
@@ -28,12 +29,6 @@ class Held(NamedTuple):
     record: PodRecord
     dir_fd: int
     pidfd: int
-    pid: int
-
-
-def alias(pod_id: str) -> str:
-    """What the host's end of a pod's cable carries."""
-    return f"nsbox:pod:{pod_id}"
 
 
 # ---- a pod and a network ----
@@ -47,7 +42,7 @@ def at_birth(record: PodRecord, network: str, ip: str, pid: int) -> None:
     dir_fd, pidfd = store.directory(record.name), os.pidfd_open(pid)
     try:
         with networks.locked() as nets_fd:
-            _plug_in(nets_fd, Held(record, dir_fd, pidfd, pid), network, ip)
+            _plug_in(nets_fd, Held(record, dir_fd, pidfd), network, ip)
     finally:
         os.close(pidfd)
         os.close(dir_fd)
@@ -57,14 +52,32 @@ def connect(name: str, network: str, ip: str = "", shape: "Shape | None" = None)
     """Plug a running pod into a network. Raises NsboxError; then it is as it was."""
     networks.must_be_root()
     with store.lock(name) as held, Running(held) as pod, networks.locked() as nets_fd:
-        plug = _plug_in(nets_fd, pod, network, ip)
-        if shape is not None:
+        with netnames.as_before(pod.record.name, pod.dir_fd):
+            plug = _plug_in(nets_fd, pod, network, ip)
             try:
-                _shape(pod, plug, shape)
+                if shape is not None:
+                    shape_both(plug, shape, pod.pidfd)
+                    plug = _remember_shape(pod.dir_fd, plug, shape)
+                netlate.bring(pod.record, pod.pidfd)
+                no_way_back()
             except BaseException:
                 _unplug(nets_fd, pod.record, plug)
                 raise
         return plug
+
+
+def no_way_back() -> None:
+    """All is done: an ending signal waits from here on, for a status of failure would not be the truth."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
+
+
+def _remember_shape(dir_fd: int, plug: Plug, shape: "Shape") -> Plug:
+    """For who has to lay the cable again."""
+    links = netrecord.read_pod(dir_fd)
+    shaped = plug._replace(shape=(shape.delay_ms, shape.loss_percent, shape.rate_bits))
+    plugs = tuple(shaped if one == plug else one for one in links.plugs)
+    netrecord.write_pod(dir_fd, links._replace(plugs=plugs))
+    return shaped
 
 
 def disconnect(name: str, network: str) -> None:
@@ -102,7 +115,7 @@ class Running:
             pidfd = process.open_process(record.pause)
         except ProcessLookupError:
             raise PodDead(f"cannot connect pod {held.name!r}: it is dead") from None
-        self._pod = Held(record, held.fd, pidfd, record.pause.pid)
+        self._pod = Held(record, held.fd, pidfd)
 
     def __enter__(self) -> Held:
         return self._pod
@@ -114,17 +127,13 @@ class Running:
 def _plug_in(nets_fd: int, pod: Held, name: str, ip: str) -> Plug:
     from ..net import links
 
-    before = netrecord.read_pod(pod.dir_fd)
-    for old in [plug for plug in before.plugs if plug.network == name]:
-        if links.alias_of(old.host_ifname) == alias(pod.record.id):
-            raise NsboxError(f"cannot connect pod {pod.record.name!r}: it is on network {name!r} already")
-        before = before._replace(plugs=tuple(plug for plug in before.plugs if plug != old))  # cut off half way
+    before = _without_leftovers(netrecord.read_pod(pod.dir_fd), pod.record, name)
     try:
         network = networks.ensure(nets_fd, name)
-        pods, dead = networld.scan(strict=True)
-        for record in dead:  # something may keep its namespace, and answer for its address
-            _cut_dead(record)
-        others = [one for one in pods if one.record.id != pod.record.id]
+        world = networld.scan()
+        world.must_be_whole()
+        nats = netend.cut_dead(world.dead)  # something may keep its namespace, and answer for its address
+        others = [one for one in world.pods if one.record.id != pod.record.id]
         plug = _choose(network, others, pod, before, ip)
         now = before._replace(plugs=(*before.plugs, plug))
         netrecord.write_pod(pod.dir_fd, now)
@@ -133,16 +142,29 @@ def _plug_in(nets_fd: int, pod: Held, name: str, ip: str) -> Plug:
         networld.install(nets_fd, pods, router=not network.internal and not _forwards())
         if not network.internal:
             networld.switch_forwarding_on(nets_fd)
-        links.plug(plug.host_ifname, alias(pod.record.id), network.bridge, pod.pidfd, pod.pid, end_of(network, plug))
-        tell_own_names(pod.record, pod.dir_fd)
-        if dead:
+        links.plug(plug.host_ifname, pod_alias(pod.record.id), network.bridge, pod.pidfd, end_of(network, plug))
+        netnames.tell_own(pod.record, pod.dir_fd)
+        if world.dead:
             networld.settle(nets_fd)
+            netend.forget_flows(nats)
         else:
             networld.tell_names(pods)
     except BaseException:
         _back_to(nets_fd, pod, before)
         raise
     return plug
+
+
+def _without_leftovers(before: PodNet, record: PodRecord, name: str) -> PodNet:
+    """What connects a pod, without cables to network `name` that were never finished."""
+    from ..net import links
+
+    for old in [plug for plug in before.plugs if plug.network == name]:
+        if links.alias_of(old.host_ifname) == pod_alias(record.id):
+            raise NsboxError(f"cannot connect pod {record.name!r}: it is on network {name!r} already")
+        links.unplug(old.host_ifname, pod_alias(record.id))
+        before = before._replace(plugs=tuple(plug for plug in before.plugs if plug != old))
+    return before
 
 
 def _forwards() -> bool:
@@ -168,8 +190,8 @@ def _back_to(nets_fd: int, pod: Held, before: PodNet) -> None:
     try:
         for plug in netrecord.read_pod(pod.dir_fd).plugs:
             if plug not in before.plugs:
-                links.unplug(plug.host_ifname, alias(pod.record.id))
-        write(pod.dir_fd, before)
+                links.unplug(plug.host_ifname, pod_alias(pod.record.id))
+        netrecord.write_pod(pod.dir_fd, before)
         networld.settle(nets_fd)
     except (NsboxError, OSError):
         pass  # the record still says what there may be; prune looks again
@@ -220,133 +242,22 @@ def _host_ifname(network: Network, pod_id: str) -> str:
         digest = hashlib.sha256(f"{pod_id} {network.id} {number}".encode()).hexdigest()
         name = f"nsv{digest[:8]}"
         found = links.alias_of(name)
-        if found == alias(pod_id):  # of a connect that was cut off: nothing is written about it
+        if found == pod_alias(pod_id):  # of a connect that was cut off: nothing is written about it
             links.unplug(name, found)
-        if found in (None, alias(pod_id)):
+        if found in (None, pod_alias(pod_id)):
             return name
     raise NsboxError("cannot find a free name for a link")
 
 
-def tell_own_names(record: PodRecord, dir_fd: int) -> None:
-    """The pod's own addresses into its hosts file, where it has one."""
-    from . import netnames
-
-    if record.net == "none":
-        return
-    plugs = netrecord.read_pod(dir_fd).plugs
-    addresses = [address for plug in plugs for address in (plug.v4, plug.v6)]
-    netnames.write(record.name, dir_fd, record.hostname, addresses)
-    if not plugs:  # settle() passes it over then
-        netnames.refresh({record.name: ()})
-
-
 def _unplug(nets_fd: int, record: PodRecord, plug: Plug) -> None:
-    forget_plug(record, plug)
+    nats = netend.forget_plug(record, plug)
     networld.settle(nets_fd)
+    netend.forget_flows(nats)
 
 
-def forget_plug(record: PodRecord, plug: Plug) -> None:
-    """Remove a cable and what is written about it; rules and names are the caller's to settle."""
-    from ..net import links
-
-    links.unplug(plug.host_ifname, alias(record.id))
-    dir_fd = store.directory(record.name)
-    try:
-        now = netrecord.read_pod(dir_fd)
-        write(dir_fd, now._replace(plugs=tuple(one for one in now.plugs if one != plug)))
-        tell_own_names(record, dir_fd)
-    finally:
-        os.close(dir_fd)
-
-
-def write(dir_fd: int, links: PodNet) -> None:
-    """Replace the record; without links there is none, and the pod is looked at no more."""
-    if links != PodNet():
-        return netrecord.write_pod(dir_fd, links)
-    try:
-        os.unlink(netrecord.POD_FILE, dir_fd=dir_fd)
-    except FileNotFoundError:
-        pass
-
-
-def _shape(pod: Held, plug: Plug, shape: "Shape") -> None:
+def shape_both(plug: Plug, shape: "Shape", pidfd: int) -> None:
     """Both directions: what leaves the pod, and what comes to it."""
     from ..net import shape as shaping
 
-    shaping.apply(plug.ifname, shape, pod.pidfd)
+    shaping.apply(plug.ifname, shape, pidfd)
     shaping.apply(plug.host_ifname, shape)
-
-
-# ---- ends ----
-
-def leave_all(name: str, dir_fd: int) -> None:
-    """Take away what connected a pod whose PID 1 has ended; its lock is held.
-
-    What is missing already is no error, nor a record that cannot be read.
-    """
-    with networks.locked() as nets_fd:
-        try:
-            record = store.look(name).record
-        except NsboxError:
-            record = None
-        nats = _cut(record, dir_fd)
-        networld.settle(nets_fd)
-    if nats:
-        from ..net import conntrack
-
-        for nat in nats:
-            conntrack.forget(nat.proto, nat.host_address, nat.host_port)
-
-
-def _cut(record: PodRecord | None, dir_fd: int) -> tuple[Nat, ...]:
-    """Remove all cables of a pod, then what is written about them; the ports it had."""
-    from ..net import links
-
-    try:
-        gone = netrecord.read_pod(dir_fd)
-        names = [plug.host_ifname for plug in gone.plugs]
-    except NsboxError:  # then they are found by what they carry
-        gone, names = PodNet(), []
-        if record is not None:
-            names = [ifname for ifname, said in links.ours(alias(record.id)).items() if said == alias(record.id)]
-    for ifname in names:
-        said = alias(record.id) if record is not None else links.alias_of(ifname) or ""
-        if said.startswith(alias("")):
-            links.unplug(ifname, said)
-    if gone.ties:
-        from . import nettie
-
-        for tie in gone.ties:
-            nettie.drop_peers_end(tie)
-    write(dir_fd, PodNet())
-    return gone.nats
-
-
-def _cut_dead(record: PodRecord) -> None:
-    try:
-        dir_fd = store.directory(record.name)
-    except NsboxError:
-        return  # removed meanwhile, or not to be read: whoever removes it cuts it
-    try:
-        _cut(record, dir_fd)
-    finally:
-        os.close(dir_fd)
-
-
-def tidy() -> None:
-    """Make the host agree with the pods that live; nothing is done where there were never networks."""
-    if os.geteuid() != 0:
-        return
-    from . import netmend
-
-    with networks.locked() as nets_fd:
-        left = os.listdir(nets_fd)
-        for name in left:
-            if name.startswith(".") and name.endswith(".tmp"):  # its writer was killed: we hold the lock
-                os.unlink(name, dir_fd=nets_fd)
-        if left:
-            pods, dead = networld.scan()
-            for record in dead:
-                _cut_dead(record)
-            netmend.mend(pods)
-            networld.settle(nets_fd)

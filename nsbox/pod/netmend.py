@@ -8,8 +8,8 @@ import os
 from typing import Sequence
 
 from ..linux import process
-from . import netattach, store
-from .netrecord import Network, Plug, Tie
+from . import netattach, netnames, netrecord, store
+from .netrecord import Network, Plug, Tie, pod_alias, tie_alias
 from .networld import LivingPod
 from .record import PodRecord
 
@@ -20,12 +20,18 @@ def mend(pods: Sequence[LivingPod]) -> None:
 
     if not pods:
         return
-    there = links.ours(netattach.alias(""))
+    there = links.ours(pod_alias(""))
     for pod in pods:
-        said, plugs = netattach.alias(pod.record.id), pod.links.plugs
+        said, plugs = pod_alias(pod.record.id), pod.links.plugs
         kept = tuple(plug for plug in plugs if there.get(plug.host_ifname) == said)
+        for plug in plugs:
+            if plug not in kept:  # it may be there, and not carry the pod's id yet
+                links.unplug(plug.host_ifname, said)
         inside = _links_inside(pod.record)
         ties = tuple(tie for tie in pod.links.ties if inside is None or tie.ifname in inside)
+        for tie in pod.links.ties:
+            if tie not in ties:
+                _drop_half_made(pod.record, tie)
         for ifname, owner in there.items():
             if owner == said and ifname not in {plug.host_ifname for plug in plugs}:
                 links.unplug(ifname, said)
@@ -36,10 +42,25 @@ def mend(pods: Sequence[LivingPod]) -> None:
 def _rewrite(pod: LivingPod, plugs: tuple[Plug, ...], ties: tuple[Tie, ...]) -> None:
     dir_fd = store.directory(pod.record.name)
     try:
-        netattach.write(dir_fd, pod.links._replace(plugs=plugs, ties=ties))
-        netattach.tell_own_names(pod.record, dir_fd)
+        netrecord.write_pod(dir_fd, pod.links._replace(plugs=plugs, ties=ties))
+        netnames.tell_own(pod.record, dir_fd)
     finally:
         os.close(dir_fd)
+
+
+def _drop_half_made(record: PodRecord, tie: Tie) -> None:
+    """An end of a cable that has not got its name yet."""
+    from ..net import links
+
+    try:
+        pidfd = process.open_process(record.pause) if record.pause else -1
+    except ProcessLookupError:
+        return
+    if pidfd >= 0:
+        try:
+            links.drop_inside(pidfd, tie_alias(tie.id))
+        finally:
+            os.close(pidfd)
 
 
 def _links_inside(record: PodRecord) -> set[str] | None:
@@ -57,7 +78,7 @@ def _links_inside(record: PodRecord) -> set[str] | None:
 
 def plug_again(network: Network, record: PodRecord, plug: Plug) -> None:
     """Lay the cable of a running pod anew. One that has just ended needs none."""
-    from ..net import links
+    from ..net import links, shape
 
     try:
         pidfd = process.open_process(record.pause) if record.pause is not None else -1
@@ -65,8 +86,10 @@ def plug_again(network: Network, record: PodRecord, plug: Plug) -> None:
         return
     if record.pause is not None:
         try:
-            links.unplug(plug.host_ifname, netattach.alias(record.id))
-            links.plug(plug.host_ifname, netattach.alias(record.id), network.bridge, pidfd, record.pause.pid,
+            links.unplug(plug.host_ifname, pod_alias(record.id))
+            links.plug(plug.host_ifname, pod_alias(record.id), network.bridge, pidfd,
                        netattach.end_of(network, plug))
+            if any(plug.shape):
+                netattach.shape_both(plug, shape.Shape(*plug.shape), pidfd)
         finally:
             os.close(pidfd)

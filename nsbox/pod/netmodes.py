@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import NsboxError, PodNotFound, SpecError
 from ..linux import namespaces, process, syscalls
 from ..linux.flags import CloneFlag
-from ..spec import PodSpec
+from ..spec import PodSpec, RootSpec, Volume
 from . import store, target
 from .record import PodRecord
 
@@ -218,6 +218,16 @@ def describe(record: PodRecord) -> str:
         os.close(dir_fd)
 
 
+def names_for(record: PodRecord, root: RootSpec) -> tuple[Volume, ...]:
+    """The files that say the names in the network of a pod, as volumes for `root`."""
+    from . import netnames
+
+    if record.net == "host":
+        return netnames.volumes_of_host(root)
+    owner = names_of(record)
+    return netnames.volumes(owner, root) if owner else ()
+
+
 def names_of(record: PodRecord) -> str:
     """The pod whose files say the names in the network of `record`, or "" if none does.
 
@@ -231,8 +241,13 @@ def names_of(record: PodRecord) -> str:
             other = store.look(other.net.removeprefix("pod:")).record
         except NsboxError:
             return ""
-    if other is None or not is_own(other.net) or other.net == "none":
+    if other is None or other.net == "host":
         return ""
+    if other.net == "none":
+        from . import netnames
+
+        if not netnames.has_files(other.name):
+            return ""
     if other is not record and record.pause is not None:
         try:
             inode = namespaces.ids_of(record.pause.pid)["net"]

@@ -10,15 +10,17 @@ the change. A volume of the user's in their place wins.
 import ipaddress
 import os
 import stat
+from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Mapping, Sequence
+from typing import Iterator, Mapping, Sequence
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import mounts
 from ..spec import HOSTNAME_MAX_BYTES, RootSpec, Volume, target_fault
-from . import statedir, store
+from . import netrecord, statedir, store
+from .record import PodRecord
 
-_TARGETS = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
+TARGETS = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
 _MARK = "# pods that can be reached; nsbox rewrites what follows"
 _HEAD = "# written by nsbox"
 _NONE = "# no name server: those of the host are on its loopback, which no pod reaches"
@@ -46,6 +48,19 @@ def write(name: str, dir_fd: int, hostname: str, addresses: Sequence[str]) -> No
         _overwrite(dir_fd, "resolv.conf", resolvers())
     except OSError as err:
         raise NsboxError(f"cannot write the names that pod {name!r} finds") from err
+
+
+def tell_own(record: PodRecord, dir_fd: int) -> None:
+    """Write both files of a pod, with the addresses that it has on networks and cables now.
+
+    Raises:
+        NsboxError: they cannot be written, or what connects the pod cannot be read.
+    """
+    links = netrecord.read_pod(dir_fd)
+    addresses = [address for plug in links.plugs for address in (plug.v4, plug.v6)]
+    write(record.name, dir_fd, record.hostname, addresses + [tie.address for tie in links.ties])
+    if links == netrecord.PodNet():  # nobody tells it of others then
+        refresh({record.name: ()})
 
 
 def refresh(peers: Mapping[str, Sequence[tuple[str, str]]]) -> None:
@@ -147,16 +162,48 @@ def volumes(name: str, root: RootSpec) -> tuple[Volume, ...]:
 
     A rootfs gets a place for them made in its copy, but not with --in-place; the host's tree never.
     """
-    directory = f"{statedir.state_dir()}/pods/{name}"
+    return _volumes(root, {target: f"{directory_of(name)}/{file}" for file, target in TARGETS.items()})
+
+
+def directory_of(name: str) -> str:
+    """Where the files of a pod stand."""
+    return f"{statedir.state_dir()}/pods/{name}"
+
+
+def has_files(name: str) -> bool:
+    """Whether a pod has files with names: those with a network, and those that were connected later."""
+    return os.path.exists(f"{directory_of(name)}/hosts")
+
+
+@contextmanager
+def as_before(name: str, dir_fd: int) -> Iterator[None]:
+    """If the block fails, a pod that had no such files has none again."""
+    had = has_files(name)
+    try:
+        yield
+    except BaseException:
+        for file in TARGETS if not had else ():
+            with suppress(FileNotFoundError):
+                os.unlink(file, dir_fd=dir_fd)
+        raise
+
+
+def volumes_of_host(root: RootSpec) -> tuple[Volume, ...]:
+    """The host's own files as volumes for a `root` that lives in the host's network; its tree has them."""
+    return _volumes(root, {target: target for target in TARGETS.values()}) if root.path else ()
+
+
+def _volumes(root: RootSpec, wanted: Mapping[str, str]) -> tuple[Volume, ...]:
+    """`wanted`: target -> file."""
     taken = [volume.target for volume in root.volumes]
     below = [f"{volume.target}/" for volume in root.volumes]
     found = []
-    for file, target in _TARGETS.items():
-        if target in taken or target.startswith(tuple(below)) or not os.path.exists(f"{directory}/{file}"):
+    for target, file in wanted.items():
+        if target in taken or target.startswith(tuple(below)) or not os.path.exists(file):
             continue
         place = _place(root, target)
         if place:
-            found.append(Volume(f"{directory}/{file}", place, read_only=True))
+            found.append(Volume(file, place, read_only=True))
     return tuple(found)
 
 
@@ -167,7 +214,7 @@ def _place(root: RootSpec, target: str) -> str:
     except OSError:
         return ""  # whoever mounts the root says why
     try:
-        target = _follow(root_fd, target)
+        target = follow(root_fd, target)
         if not target or target_fault(target):
             return ""
         fd = mounts.open_in_root(root_fd, target, os.O_PATH)
@@ -183,7 +230,7 @@ def _place(root: RootSpec, target: str) -> str:
         os.close(root_fd)
 
 
-def _follow(root_fd: int, target: str) -> str:
+def follow(root_fd: int, target: str) -> str:
     """`target` with the links of its last part resolved inside the root; "" in a circle of them."""
     for _ in range(_LINKS_MAX):
         parent, _, last = target.rpartition("/")

@@ -12,11 +12,12 @@ from typing import NoReturn, Sequence
 from ..errors import NsboxError, SpecError
 from ..linux import process
 from ..ports import Port
-from . import netrecord, networks, networld, statedir, store
-from .netattach import Running, write
+from . import helper, netend, netrecord, networks, networld, statedir, store
+from .netattach import Running
 from .netrecord import Nat
 
 _NAME = b"nsbox:nat"
+_FILE = "netnat.json"  # who waits for the pod's end
 
 
 def check(ports: Sequence[Port], net: str | None = None) -> None:
@@ -33,6 +34,8 @@ def check(ports: Sequence[Port], net: str | None = None) -> None:
         if port.host_address.startswith("127.") or port.host_address == "::1":
             raise SpecError(f"cannot forward {port.host_address}:{port.host_port} by nat: only the host has loopback",
                             hint="write an address, as in 0.0.0.0:8080:80, or leave --publish-mode out")  # fmt: skip
+        if "%" in port.host_address:
+            raise SpecError(f"cannot forward {port.host_address} by nat: a rule knows no zone of an address")
     if net in ("none", "user", "host") or (net and ":" in net):
         raise _no_network(f"with --net {net}")
 
@@ -47,29 +50,28 @@ def add(name: str, ports: Sequence[Port]) -> None:
 
     Only for a process with one thread.
     """
-    from ..net import conntrack
-
     with store.lock(name) as held, Running(held) as pod, networks.locked() as nets_fd:
         before = netrecord.read_pod(held.fd)
         if not before.plugs:
             raise _no_network(repr(name))
+        internal = {network.id for network in networks.every(nets_fd) if network.internal}
+        if all(plug.network_id in internal for plug in before.plugs):
+            raise SpecError(f"cannot publish by nat: nothing is forwarded to the internal network of pod {name!r}",
+                            hint="leave --publish-mode out: the proxy reaches it")  # fmt: skip
         new = [Nat(*port) for port in ports]
         try:
             netrecord.write_pod(held.fd, before._replace(nats=(*before.nats, *new)))
             networld.settle(nets_fd)
-            for nat in new:  # or a client that goes on sending stays with the proxy
-                conntrack.forget(nat.proto, nat.host_address, nat.host_port)
-            _keep(pod.pidfd)
+            netend.forget_flows(new)  # or a client that goes on sending stays with the proxy
+            _keep(held.fd, pod.pidfd)
         except BaseException:
-            write(held.fd, before)
+            netrecord.write_pod(held.fd, before)
             networld.settle(nets_fd)
             raise
 
 
 def drop(name: str, ports: Sequence[Port]) -> None:
     """Forward `ports` no more, those that were. Flows that were led to the pod are forgotten."""
-    from ..net import conntrack
-
     if name not in names():
         return
     with store.lock(name) as held, networks.locked() as nets_fd:
@@ -77,10 +79,12 @@ def drop(name: str, ports: Sequence[Port]) -> None:
         gone = [nat for nat in before.nats if any(_same(nat, port) for port in ports)]
         if not gone:
             return
-        write(held.fd, before._replace(nats=tuple(nat for nat in before.nats if nat not in gone)))
+        left = tuple(nat for nat in before.nats if nat not in gone)
+        netrecord.write_pod(held.fd, before._replace(nats=left))
         networld.settle(nets_fd)
-        for nat in gone:
-            conntrack.forget(nat.proto, nat.host_address, nat.host_port)
+        netend.forget_flows(gone)
+        if not left:
+            helper.end(held.fd, _FILE)
 
 
 def _same(nat: Nat, port: Port) -> bool:
@@ -108,20 +112,32 @@ def of_pod(name: str) -> frozenset[tuple[str, str, int, int]]:
 
 # ---- the end ----
 
-def _keep(pod_pidfd: int) -> None:
-    """Leave a process behind that takes the rules away when the pod ends by itself.
+def _keep(dir_fd: int, pod_pidfd: int) -> None:
+    """Leave one process behind that takes the rules away when the pod ends by itself.
 
     Killed, it leaves them to the next command, as everything does.
     """
+    if helper.runs(dir_fd, _FILE):
+        return
+    told_r, told_w = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
     if middle == 0:
         try:
             os.setsid()
-            if os.fork() == 0:
+            pid = os.fork()
+            if pid == 0:
                 _wait_and_tidy(pod_pidfd)
+            os.write(told_w, b"%d" % pid)
         finally:
             os._exit(0)
+    os.close(told_w)
     os.waitpid(middle, 0)
+    try:
+        helper.remember(dir_fd, _FILE, int(os.read(told_r, 32)))
+    except (OSError, ValueError) as err:
+        raise NsboxError("cannot leave a process that takes the rules away when the pod ends") from err
+    finally:
+        os.close(told_r)
 
 
 def _wait_and_tidy(pod_pidfd: int) -> NoReturn:
@@ -137,7 +153,9 @@ def _wait_and_tidy(pod_pidfd: int) -> NoReturn:
         process.has_ended(pod_pidfd, None)
         if statedir.has_nets():
             with networks.locked() as nets_fd:
-                networld.settle(nets_fd)
+                nats = netend.cut_dead(networld.scan().dead)
+                networld.settle(nets_fd, ending=True)
+                netend.forget_flows(nats)
     except (NsboxError, OSError):
         pass
     finally:

@@ -41,7 +41,11 @@ class Network(NamedTuple):
 
 
 class Plug(NamedTuple):
-    """A pod's cable to a bridge. Addresses are bare; the prefix length is the network's."""
+    """A pod's cable to a bridge. Addresses are bare; the prefix length is the network's.
+
+    Attributes:
+        shape: as net.shape.Shape: milliseconds, percent, bits in a second.
+    """
 
     network: str
     network_id: str
@@ -50,6 +54,7 @@ class Plug(NamedTuple):
     mac: str
     v4: str
     v6: str
+    shape: tuple[float, float, int] = (0.0, 0.0, 0)
 
 
 class Tie(NamedTuple):
@@ -92,10 +97,12 @@ class Scope(NamedTuple):
     Attributes:
         id: 8 random hexadecimal digits: part of the names of the firewall's tables.
         forward_before: net.ipv4.ip_forward before nsbox switched it on; "" if it did not.
+        conf_before: what else of net.ipv4.conf the kernel changes with it, as (LINK/NAME, value).
     """
 
     id: str
     forward_before: str = ""
+    conf_before: tuple[tuple[str, str], ...] = ()
 
 
 def _hex_fault(digits: int) -> Callable[[str], str]:
@@ -113,6 +120,21 @@ def _address_fault(word: str) -> str:
     return "" if 1 < len(word) < 50 and set(word) <= set("0123456789abcdef.:/") else "it is no address"
 
 
+def _conf_fault(word: str) -> str:
+    link, slash, name = word.partition("/")
+    good = slash and 0 < len(link) < 16 and link not in (".", "..") and name in ("accept_redirects", "forwarding")
+    return "" if good else "it is no setting of a link"
+
+
+def _value_fault(word: str) -> str:
+    return "" if len(word) < 12 and word.removeprefix("-").isdigit() else "it is no value of a setting"
+
+
+def _shape(value: Any, where: str) -> tuple[float, float, int]:
+    numbers = decode.sequence(decode.number(float, 0, 1e12), tuple, 3)(value, where)
+    return numbers[0], numbers[1], int(numbers[2])
+
+
 _ID, _NAME, _LINK = decode.text(_hex_fault(16)), decode.text(name_fault), decode.text(_ifname_fault)
 _ADDRESS, _PORT = decode.text(_address_fault), decode.number(int, 1, 65535)
 _NETWORK = decode.record(Network, {
@@ -121,7 +143,7 @@ _NETWORK = decode.record(Network, {
 })
 _PLUG = decode.record(Plug, {
     "network": _NAME, "network_id": _ID, "host_ifname": _LINK, "ifname": _LINK, "mac": _ADDRESS,
-    "v4": _ADDRESS, "v6": _ADDRESS,
+    "v4": _ADDRESS, "v6": _ADDRESS, "shape": _shape,
 })
 _TIE = decode.record(Tie, {
     "id": _ID, "peer": _NAME, "peer_id": _ID, "ifname": _LINK, "address": _ADDRESS, "peer_address": _ADDRESS,
@@ -137,6 +159,7 @@ _POD_NET = decode.record(PodNet, {
 _SCOPE = decode.record(Scope, {
     "id": decode.text(_hex_fault(8)),
     "forward_before": decode.text(lambda word: "" if word in ("", "0") else "it is no such setting"),
+    "conf_before": decode.sequence(decode.pair(decode.text(_conf_fault), decode.text(_value_fault)), tuple),
 })
 
 
@@ -150,9 +173,11 @@ def _read(dir_fd: int, name: str, decoder: Callable[[Any, str], T]) -> T | None:
         raise CorruptFile(str(err)) from None
 
 
-def _write(dir_fd: int, name: str, record: NamedTuple, what: str) -> None:
+def _write(dir_fd: int, name: str, record: NamedTuple, decoder: Callable[[Any, str], Any], what: str) -> None:
+    plain = decode.plain_record(record)
+    decoder(plain, name)  # what we could not read again would take the pod out of the picture
     try:
-        write_json(dir_fd, name, decode.plain_record(record))
+        write_json(dir_fd, name, plain)
     except OSError as err:
         raise NsboxError(f"cannot write the record of {what}") from err
 
@@ -167,7 +192,7 @@ def read_network(nets_fd: int, name: str) -> Network | None:
 
 def write_network(nets_fd: int, network: Network) -> None:
     """Replace the record of a network."""
-    _write(nets_fd, f"{network.name}.json", network, f"network {network.name!r}")
+    _write(nets_fd, f"{network.name}.json", network, _NETWORK, f"network {network.name!r}")
 
 
 def read_scope(nets_fd: int) -> Scope:
@@ -182,7 +207,7 @@ def read_scope(nets_fd: int) -> Scope:
 
 def write_scope(nets_fd: int, scope: Scope) -> None:
     """Replace it."""
-    _write(nets_fd, SCOPE_FILE, scope, "the networks")
+    _write(nets_fd, SCOPE_FILE, scope, _SCOPE, "the networks")
 
 
 def read_pod(dir_fd: int) -> PodNet:
@@ -195,5 +220,20 @@ def read_pod(dir_fd: int) -> PodNet:
 
 
 def write_pod(dir_fd: int, links: PodNet) -> None:
-    """Replace what connects a pod."""
-    _write(dir_fd, POD_FILE, links, "the pod's links")
+    """Replace what connects a pod; without links there is no file, and the pod is looked at no more."""
+    if links != PodNet():
+        return _write(dir_fd, POD_FILE, links, _POD_NET, "the pod's links")
+    try:
+        os.unlink(POD_FILE, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+
+
+def pod_alias(pod_id: str) -> str:
+    """What the host's end of a pod's cable carries."""
+    return f"nsbox:pod:{pod_id}"
+
+
+def tie_alias(tie_id: str) -> str:
+    """What both ends of a cable between pods carry."""
+    return f"nsbox:tie:{tie_id}"

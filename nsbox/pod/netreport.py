@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, Callable, Sequence
 
 from ..errors import NsboxError, PodNotFound
-from . import netattach, netmend, netrecord, networks, networld, store
+from . import netattach, netend, netmend, netrecord, networks, networld, store
 from .netrecord import Network, Plug
 from .networld import LivingPod
 from .record import PodRecord
@@ -108,7 +108,7 @@ def _remove_corrupt(nets_fd: int, name: str) -> None:
     for pod in networld.living():
         for plug in pod.links.plugs:
             if plug.network == name:
-                netattach.forget_plug(pod.record, plug)
+                netend.forget_plug(pod.record, plug)
                 bridge = networks.bridge_of(plug.network_id)
                 links.remove(bridge, f"nsbox:net:{plug.network_id}")
     networks.unlink(nets_fd, name)

@@ -5,13 +5,14 @@ See netattach.py for how a record and the kernel are kept together.
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Sequence
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import netrecord, networks, networld, store
-from .netattach import Held, Running, free_ifname, write
-from .netrecord import Tie
+from . import netlate, netnames, netrecord, networks, networld, store
+from .netattach import Held, Running, free_ifname, no_way_back
+from .netrecord import Tie, tie_alias
+from .record import PodRecord
 
 if TYPE_CHECKING:
     from ..net.links import End
@@ -35,28 +36,41 @@ def link(name_a: str, name_b: str, shape: "Shape | None" = None) -> tuple[Tie, T
 
 def _tie(nets_fd: int, a: Held, b: Held, shape: "Shape | None") -> tuple[Tie, Tie]:
     from ..net import links
-    from ..net import shape as shaping
 
     before_a, before_b = netrecord.read_pod(a.dir_fd), netrecord.read_pod(b.dir_fd)
     tie_id, (address_a, address_b) = store.new_id(), _tie_addresses(nets_fd)
     tie_a = Tie(tie_id, b.record.name, b.record.id, free_ifname(before_a), address_a, address_b)
     tie_b = Tie(tie_id, a.record.name, a.record.id, free_ifname(before_b), address_b, address_a)
-    try:
-        netrecord.write_pod(a.dir_fd, before_a._replace(ties=(*before_a.ties, tie_a)))
-        netrecord.write_pod(b.dir_fd, before_b._replace(ties=(*before_b.ties, tie_b)))
-        end_a, end_b = _end(tie_a), _end(tie_b)
-        links.tie(a.pid, a.pidfd, end_a, b.pid, b.pidfd, end_b, f"nsbox:tie:{tie_id}")
-        if shape is not None:
-            shaping.apply(tie_a.ifname, shape, a.pidfd)
-            shaping.apply(tie_b.ifname, shape, b.pidfd)
-        networld.settle(nets_fd)
-    except BaseException:
-        with suppress(NsboxError):  # a signal may come when the cable is there already
-            links.drop_inside(a.pid, a.pidfd, tie_a.ifname)
-        write(a.dir_fd, before_a)
-        write(b.dir_fd, before_b)
-        raise
+    with netnames.as_before(a.record.name, a.dir_fd), netnames.as_before(b.record.name, b.dir_fd):
+        try:
+            netrecord.write_pod(a.dir_fd, before_a._replace(ties=(*before_a.ties, tie_a)))
+            netrecord.write_pod(b.dir_fd, before_b._replace(ties=(*before_b.ties, tie_b)))
+            links.tie(a.pidfd, _end(tie_a), b.pidfd, _end(tie_b), tie_alias(tie_id))
+            _furnish(nets_fd, ((a, tie_a), (b, tie_b)), shape)
+            no_way_back()
+        except BaseException:
+            for pod, before in ((a, before_a), (b, before_b)):
+                with suppress(NsboxError):  # there may be both ends, or one that has not got its name yet
+                    links.drop_inside(pod.pidfd, tie_alias(tie_id))
+                netrecord.write_pod(pod.dir_fd, before)
+                netnames.tell_own(pod.record, pod.dir_fd)
+            with suppress(NsboxError):
+                networld.settle(nets_fd, ending=True)
+            raise
     return tie_a, tie_b
+
+
+def _furnish(nets_fd: int, ends: Sequence[tuple[Held, Tie]], shape: "Shape | None") -> None:
+    """What a cable that lies is to have: its shape, and names for its pods."""
+    from ..net import shape as shaping
+
+    for pod, tie in ends:
+        if shape is not None:
+            shaping.apply(tie.ifname, shape, pod.pidfd)
+        netnames.tell_own(pod.record, pod.dir_fd)
+    networld.settle(nets_fd)
+    for pod, _ in ends:
+        netlate.bring(pod.record, pod.pidfd)
 
 
 def _end(tie: Tie) -> "End":
@@ -83,9 +97,9 @@ def untie(nets_fd: int, pod: Held, tie: Tie) -> None:
     """Take a cable between two pods away, by the end of one that runs."""
     from ..net import links
 
-    links.drop_inside(pod.pid, pod.pidfd, tie.ifname)
+    links.drop_inside(pod.pidfd, tie_alias(tie.id))
     drop_peers_end(tie)
-    _forget_tie(pod.dir_fd, tie.id)
+    _forget_tie(pod.record, pod.dir_fd, tie.id)
     networld.settle(nets_fd)
 
 
@@ -105,16 +119,18 @@ def drop_peers_end(tie: Tie) -> None:
                     with suppress(ProcessLookupError):
                         pidfd = process.open_process(record.pause)
                         try:
-                            links.drop_inside(record.pause.pid, pidfd, other.ifname)
+                            links.drop_inside(pidfd, tie_alias(other.id))
                         finally:
                             os.close(pidfd)
-                _forget_tie(peer_fd, tie.id)
+                _forget_tie(record, peer_fd, tie.id)
     except NsboxError:
         pass  # it is gone, or cannot be read: its own rm has to do it
     finally:
         os.close(peer_fd)
 
 
-def _forget_tie(dir_fd: int, tie_id: str) -> None:
+def _forget_tie(record: PodRecord | None, dir_fd: int, tie_id: str) -> None:
     now = netrecord.read_pod(dir_fd)
-    write(dir_fd, now._replace(ties=tuple(one for one in now.ties if one.id != tie_id)))
+    netrecord.write_pod(dir_fd, now._replace(ties=tuple(one for one in now.ties if one.id != tie_id)))
+    if record is not None:
+        netnames.tell_own(record, dir_fd)

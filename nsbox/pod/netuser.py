@@ -6,10 +6,9 @@ It ends with the pod. Killed by itself it is not started again: the pod is witho
 import os
 
 from ..errors import NsboxError
-from ..linux import process
 from ..net import pasta
 from ..privilege import attributes
-from .files import CorruptFile, read_json, write_json
+from . import helper
 
 _FILE = "netpasta.json"
 
@@ -22,8 +21,7 @@ def start(pid: int, dir_fd: int) -> None:
     """
     started = pasta.start(pid, attributes.die_with_parent)
     try:
-        who = process.identify(started.pid)
-        write_json(dir_fd, _FILE, {"pasta": list(who)})
+        helper.remember(dir_fd, _FILE, started.pid)
     except OSError as err:
         raise NsboxError("cannot write down who serves the pod's network") from err
     finally:
@@ -32,9 +30,4 @@ def start(pid: int, dir_fd: int) -> None:
 
 def runs(dir_fd: int) -> bool:
     """Whether what serves the network of the pod with this directory is alive."""
-    try:
-        boot_id, pid, start_time = read_json(dir_fd, _FILE)["pasta"]
-        os.close(process.open_process(process.Identity(str(boot_id), int(pid), int(start_time))))
-    except (FileNotFoundError, CorruptFile, ProcessLookupError, KeyError, TypeError, ValueError):
-        return False
-    return True
+    return helper.runs(dir_fd, _FILE)

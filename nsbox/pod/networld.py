@@ -29,19 +29,40 @@ class LivingPod(NamedTuple):
     links: PodNet
 
 
-def living(*, strict: bool = False) -> list[LivingPod]:
-    """The pods that have links and whose PID 1 has not ended. What a dead one held is free.
+class World(NamedTuple):
+    """The pods that have links.
 
-    Args:
-        strict: whose links cannot be read may hold any address: that is an error, and not passed over.
+    Attributes:
+        pods: those whose PID 1 has not ended.
+        dead: those that have ended with their links still written down. What they held is free.
+        unreadable: names of those that may hold any address, for their links cannot be read.
     """
-    return scan(strict=strict)[0]
+
+    pods: list[LivingPod]
+    dead: list[PodRecord]
+    unreadable: list[str]
+
+    def must_be_whole(self) -> None:
+        """Raises NsboxError where something is unreadable: nothing new fits in safely then."""
+        for name in self.unreadable:
+            raise _unreadable(name)
 
 
-def scan(*, strict: bool = False) -> tuple[list[LivingPod], list[PodRecord]]:
-    """As :func:`living`, and the pods that have ended with their links still written down."""
+def _unreadable(name: str) -> NsboxError:
+    return NsboxError(f"cannot tell which addresses are free: the record of pod {name!r} is corrupt",
+                      hint=f"remove it with: nsbox rm --force {name}")  # fmt: skip
+
+
+def living() -> list[LivingPod]:
+    """The pods that have links that can be read, and whose PID 1 has not ended."""
+    return scan().pods
+
+
+def scan() -> World:
+    """All pods that have links. It takes no lock of theirs."""
     found: list[LivingPod] = []
     dead: list[PodRecord] = []
+    unreadable: list[str] = []
     for name in store.names():
         try:
             dir_fd = store.directory(name)
@@ -54,16 +75,15 @@ def scan(*, strict: bool = False) -> tuple[list[LivingPod], list[PodRecord]]:
                 found.append(LivingPod(entry.record, netrecord.read_pod(dir_fd)))
             elif entry.record is not None:
                 dead.append(entry.record)
+            else:
+                unreadable.append(name)
         except (FileNotFoundError, PodNotFound):
             continue
         except NsboxError:
-            if strict:
-                raise NsboxError(f"cannot tell which addresses are free: {netrecord.POD_FILE} of pod {name!r} "
-                                 "is corrupt", hint=f"nsbox rm --force {name}") from None  # fmt: skip
-            continue  # it holds nothing that we know of; rm --force takes it away
+            unreadable.append(name)
         finally:
             os.close(dir_fd)
-    return [_without_loose_ends(pod, found) for pod in found], dead
+    return World([_without_loose_ends(pod, found) for pod in found], dead, unreadable)
 
 
 def _without_loose_ends(pod: LivingPod, pods: Sequence[LivingPod]) -> LivingPod:
@@ -78,13 +98,25 @@ def plugs_of(network: Network, pods: Sequence[LivingPod]) -> list[tuple[PodRecor
     return [(pod.record, plug) for pod in pods for plug in pod.links.plugs if plug.network_id == network.id]
 
 
-def settle(nets_fd: int) -> None:
+def settle(nets_fd: int, *, ending: bool = False) -> None:
     """Make rules, forwarding and names agree with who lives now; the last one out puts all back.
+
+    Where the links of a pod cannot be read, the rules stay as they are: without it they would leave
+    it unguarded, and its bridge would go.
+
+    Args:
+        ending: somebody goes, so old rules do; it is noted and no error.
 
     Raises:
         NsboxError: something cannot be changed; what could be, is.
     """
-    pods = living()
+    world = scan()
+    pods = world.pods
+    if world.unreadable:
+        tell_names(pods)
+        if not ending:
+            world.must_be_whole()
+        return notes.append(f"the firewall rules stay as they were: {_unreadable(world.unreadable[0])}")
     used = {plug.network_id for pod in pods for plug in pod.links.plugs}
     every = networks.every(nets_fd)
     steps: list[Callable[[], None]] = [partial(_install, nets_fd, every, pods, used), partial(tell_names, pods)]
@@ -110,7 +142,8 @@ def switch_forwarding_on(nets_fd: int) -> None:
     if tunables.forwarding():
         return
     scope = netrecord.read_scope(nets_fd)
-    netrecord.write_scope(nets_fd, scope._replace(forward_before="0"))
+    changed = tuple(tunables.bound_to_forwarding())
+    netrecord.write_scope(nets_fd, scope._replace(forward_before="0", conf_before=changed))
     tunables.set_forwarding(True)
     notes.append("net.ipv4.ip_forward is 1 now, so that pods reach out; the last pod's rm puts 0 back")
 
@@ -121,7 +154,8 @@ def _forwarding_back(nets_fd: int) -> None:
     scope = netrecord.read_scope(nets_fd)
     if scope.forward_before == "0":
         tunables.set_forwarding(False)
-        netrecord.write_scope(nets_fd, scope._replace(forward_before=""))
+        tunables.put_back(scope.conf_before)
+        netrecord.write_scope(nets_fd, scope._replace(forward_before="", conf_before=()))
 
 
 def install(nets_fd: int, pods: Sequence[LivingPod], *, router: bool = False) -> None:
@@ -151,7 +185,8 @@ def _install(
     own = {network.bridge for network in every}
     foreign = [name for name in links.bridges() if name not in own]
     text = rules.render(scope.id, guarded, router=router or scope.forward_before == "0",
-                        dnats=_dnats(pods), bridges=foreign)  # fmt: skip
+                        dnats=_dnats(pods, {network.id for network in every if network.internal}),
+                        bridges=foreign)  # fmt: skip
     rules.install(scope.id, text)
 
 
@@ -169,13 +204,15 @@ def _guarded(network: Network, pods: Sequence[LivingPod]) -> "Guarded":
     return rules.Guarded(network.bridge, (network.subnet4, network.subnet6), network.internal, tuple(pins))
 
 
-def _dnats(pods: Sequence[LivingPod]) -> "list[Dnat]":
+def _dnats(pods: Sequence[LivingPod], internal: set[str]) -> "list[Dnat]":
+    """What the kernel is to forward; nothing into a network that is internal, whose pods the proxy serves."""
     from ..net import rules
 
     found = []
     for pod in pods:
-        for nat in pod.links.nats if pod.links.plugs else ():
-            first = pod.links.plugs[0]
+        outward = [plug for plug in pod.links.plugs if plug.network_id not in internal]
+        for nat in pod.links.nats if outward else ():
+            first = outward[0]
             address = first.v6 if ":" in nat.host_address else first.v4
             found.append(rules.Dnat(nat.proto, nat.host_address, nat.host_port, address, nat.pod_port))
     return found

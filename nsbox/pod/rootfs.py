@@ -184,7 +184,7 @@ def _mount_volumes(root: RootSpec, sources: Sources, root_fd: int, *, make_targe
         wanted.append((volume, step(_purpose(volume), _clone_source, volume, fd)))
     if not wanted:
         return
-    places = Places(root_fd, make_targets, _reserved_devices(root_fd))
+    places = Places(root_fd, make_targets, reserved_devices(root_fd))
     for what, fd in sorted(wanted, key=_depth):  # a parent first, or it would hide its child
         if isinstance(what, Volume):
             step(_purpose(what), _mount_volume, what, fd, places)
@@ -223,7 +223,8 @@ class Places(NamedTuple):
         return fd
 
 
-def _reserved_devices(root_fd: int) -> frozenset[int]:
+def reserved_devices(root_fd: int) -> frozenset[int]:
+    """The devices (st_dev) of /proc, /sys and /dev below a root."""
     found = set()
     for path in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/mqueue"):
         try:
