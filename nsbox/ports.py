@@ -20,7 +20,7 @@ RANGE_MAX = 1000  # more ports in one word are more likely a slip than a wish
 _NUMBER = r"(?:0|[1-9][0-9]{0,4})"
 _RANGE = rf"{_NUMBER}(?:-{_NUMBER})?"
 _WORD = re.compile(
-    rf"(?:(?P<address>\[[0-9A-Za-z:.%]+\]|[0-9]+(?:\.[0-9]+)+):)?(?:(?P<host>{_RANGE})?:)?(?P<pod>{_RANGE})"
+    rf"(?:(?P<address>\[[0-9A-Za-z:.%_-]+\]|[0-9]+(?:\.[0-9]+)+):)?(?:(?P<host>{_RANGE})?:)?(?P<pod>{_RANGE})"
     r"(?:/(?P<proto>tcp|udp))?",
     re.ASCII,
 )
@@ -32,7 +32,8 @@ class Port(NamedTuple):
 
     Attributes:
         proto: "tcp" or "udp".
-        host_address: numeric, without brackets.
+        host_address: numeric, without brackets, in the one spelling that inet_ntop(3) gives it: addresses
+            are compared as text. A zone stands after "%".
         host_port: 0 for any free one.
     """
 
@@ -65,10 +66,23 @@ def _address(text: str, word: str | None) -> str:
     if word is None:
         return DEFAULT_ADDRESS
     if word.startswith("["):
-        return word[1:-1]
+        return _v6(text, word[1:-1])
     if not _V4.fullmatch(word) or any(int(part) > 255 for part in word.split(".")):
         raise _wrong(text, f"{word} is no IPv4 address")
     return word
+
+
+def _v6(text: str, word: str) -> str:
+    import socket  # only words with brackets need it
+
+    number, percent, zone = word.partition("%")
+    try:
+        number = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, number))
+    except OSError:
+        raise _wrong(text, f"{word} is no IPv6 address") from None
+    if percent and (not zone or "%" in zone):
+        raise _wrong(text, f"{word} names no interface after %")
+    return number + percent + zone
 
 
 def _range(text: str, word: str) -> list[int]:

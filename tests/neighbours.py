@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fakehost import FakeHost, HostPopen
+from fakehost import FakeHost, HostPopen, Snapshot
 from portlab import NET, Pod, family_of, inside, sockets
 from procfs import until
 
@@ -212,6 +212,14 @@ def lans(host: FakeHost) -> Iterator[Lan]:
     """For a fixture."""
     with Lan(host) as lan:
         yield lan
+
+
+def settled(host: FakeHost) -> Snapshot:
+    """A snapshot when no v6 address is tentative any more: that ends by itself, after a second or two."""
+    for _ in until(5.0, pause=0.05):
+        if " tentative" not in host.run(["ip", "-6", "-o", "addr"], check=True).stdout:
+            return host.snapshot()
+    raise AssertionError("an address is tentative for ever")
 
 
 def all_of(count: int, start: Callable[[int], Any]) -> list[Any]:

@@ -23,9 +23,10 @@ import pyroute2  # noqa: F401  (all that the command would import: what is count
 
 import nsbox.pod.create
 from nsbox.cli import create, end, front, net, publish  # noqa: F401
-from nsbox.images import store  # noqa: F401
+from nsbox.images import store as _images  # noqa: F401
 from nsbox.net import conntrack, inside, links, pasta, proxy, rules, shape  # noqa: F401
-from nsbox.pod import netattach, netmend, netmodes, netnames, netnat, netreport, nettie, networks  # noqa: F401
+from nsbox.pod import netattach, netmend, netmodes, netnames, netnat, netrecord  # noqa: F401
+from nsbox.pod import netreport, nettie, networks, report, store  # noqa: F401
 
 ADDRESS = ("--ip", "10.9.0.5")
 ON_LAN = ("create", "t", "--rootfs", "busybox", "--net", "lan", *ADDRESS, "-p", "0.0.0.0:8080:80")
@@ -144,6 +145,7 @@ def one(case: str, who: str, signum: int, step: int) -> bool:
     if status > 0 and case not in ("rm", "disconnect", "net-rm"):  # what takes away is finished by doing it again
         wait_for(first, f"{where}, undone by itself")
     must("prune")
+    agree(where)
     if case in ("create", "nat") and not alive("t"):
         wait_for(untouched, f"{where}, after prune")
     must("rm", "--force", "t")
@@ -152,9 +154,24 @@ def one(case: str, who: str, signum: int, step: int) -> bool:
     return reached
 
 
-def alive(name: str) -> bool:
-    from nsbox.pod import report
+def agree(where: str) -> None:
+    """What is written about the cables of the pods that run is what the kernel has."""
+    ports, found = 0, {}
+    for pod in report.summaries():
+        if pod["status"] == "running":
+            dir_fd = store.directory(pod["name"])
+            links = netrecord.read_pod(dir_fd)
+            os.close(dir_fd)
+            ports += len(links.plugs)
+            inside = [line.partition(":")[0].strip() for line in open(f"/proc/{pod['pid']}/net/dev") if ":" in line]
+            wanted = ["lo", *(one.ifname for one in (*links.plugs, *links.ties))]
+            found[pod["name"]] = sorted(inside) == sorted(wanted) or (inside, wanted)
+    assert all(one is True for one in found.values()), f"{where}, after prune: {found}"
+    there = [name for name in os.listdir("/sys/class/net") if name.startswith("nsv")]
+    assert len(there) == ports, f"{where}, after prune: {there} for {ports} cables"
 
+
+def alive(name: str) -> bool:
     return any(row["name"] == name and row["status"] == "running" for row in report.summaries())
 
 

@@ -48,7 +48,7 @@ def check_demo(host: FakeHost) -> None:
     done = host.run([TOP / "scripts/demo-ghost", "--port", "8081"], timeout=DEMO_S)
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
-    assert said.count("\n<title>Ghost</title>\n") == 2  # the pid namespace shared, and not
+    assert said.count("\n<title>Ghost</title>\n") == 3  # the pid namespace shared, and not, and Ghost as PID 1
     assert re.search(r"^\d+ +1 .* pause$", said, re.MULTILINE)
     assert "node current/index.js" in said and "nginx: master process" in said
     assert re.search(r"^pid .* same$", said, re.MULTILINE) and re.search(r"^mnt .* own$", said, re.MULTILINE)

@@ -1,11 +1,13 @@
 """Who reaches what of a pod and of its host, seen by neighbours who send what they like."""
 
+import ipaddress
 import socket
 
 import neighbours
 import pytest
 from fakehost import UID, FakeHost
 from neighbours import Lan, peer
+from portlab import sockets
 
 pytestmark = pytest.mark.needs_root
 BUSYBOX = ("--rootfs", "busybox")
@@ -119,12 +121,15 @@ def test_D07_a_published_port_obeys_the_firewall_of_the_host(lan: Lan) -> None:
 
 
 def test_D09_no_client_comes_to_a_member_as_loopback(lan: Lan) -> None:
-    """Red when: the proxy connects to the member without an address of its own to come from."""
+    """Wherever it listens. Red when: the proxy connects to the member without an address of its own to come from."""
     pod = lan.create("web", *BUSYBOX, "-p", "0.0.0.0:8080:80", "-p", "[::]:8080:80", "-p", "0.0.0.0:8053:53/udp")
-    served, asked = lan.serve(pod, "::", 80), lan.serve(pod, "0.0.0.0", 53, socket.SOCK_DGRAM)
-    for where, address in ((lan.h, "127.0.0.1"), (lan.h, "::1"), (lan.near, lan.h.v4), (lan.near, lan.h.v6)):
-        lan.connect(where, address, 8080)
-        assert peer(served) in ("169.254.110.115", "fd6e:7362:6f78::1")
+    asked = lan.serve(pod, "127.0.0.1", 53, socket.SOCK_DGRAM)
+    for bound in ("::", "127.0.0.1", "::1"):
+        served = lan.serve(pod, bound, 80)
+        for where, address in ((lan.h, "127.0.0.1"), (lan.h, "::1"), (lan.near, lan.h.v4), (lan.near, lan.h.v6)):
+            lan.connect(where, address, 8080)
+            assert peer(served) in ("169.254.110.115", "fd6e:7362:6f78::1"), (bound, address)
+        served.close()
     for client in (lan.udp(lan.near), lan.udp(lan.h)):
         client.sendto(b"x", (lan.h.v4, 8053))
         asked.settimeout(5.0)
@@ -133,17 +138,28 @@ def test_D09_no_client_comes_to_a_member_as_loopback(lan: Lan) -> None:
 
 
 def test_D10_what_controls_nsbox_is_no_abstract_socket_and_closed_to_other_users(host: FakeHost) -> None:
-    """Red when: control.bind() takes an abstract name, or the state directory is open to all."""
-    host.nsbox("create", "web", *BUSYBOX, "-p", "8080:80", check=True)
-    host.nsbox("join", "web", "-d", "--", "sleep", "100", check=True)
-    unix = [line.split() for line in host.run(["cat", "/proc/net/unix"], check=True).stdout.splitlines()[1:]]
-    assert not [words for words in unix if len(words) > 7 and words[7].startswith("@")]
-    control = str(host.state / "pods" / "web" / "ports")
-    assert [words for words in unix if len(words) > 7 and words[7].endswith("/ports")]
+    """Nor is there one in the pod. What is above the state directory is open here: nsbox closes its own.
+
+    Red when: control.bind() takes an abstract name, the proxy opens one in the pod, or a directory is open to all.
+    """
+    host.run(["chmod", "755", str(host.state)], check=True)
+    own = host.state / "own"
+    env = {"NSBOX_STATE": str(own)}
+    pod = host.host_pid(int(host.nsbox("create", "web", *BUSYBOX, "-p", "8080:80", env=env, check=True).stdout))
+    host.nsbox("join", "web", "-d", "--", "sleep", "100", env=env, check=True)
+    for pid in (host.pid, pod):
+        with open(f"/proc/{pid}/net/unix") as file:
+            unix = file.read()
+        assert "@" not in unix
+        assert "/ports\n" in unix or pid == pod
     knock = "import socket, sys\ntry: socket.socket(1, 5).connect(sys.argv[1])\nexcept OSError as e: print(e.strerror)"
+    control = str(own / "pods" / "web" / "ports")
     assert host.python(knock, control, check=True).stdout == ""
     assert host.python(knock, control, user=UID, check=True).stdout == "Permission denied\n"
-    host.nsbox("rm", "-f", "web", check=True)
+    for path in (own, own / "pods", own / "pods" / "web"):
+        assert "Permission denied" in host.run(["ls", str(path)], user=UID).stderr, path
+    host.nsbox("rm", "-f", "web", env=env, check=True)
+    host.run(["sh", "-c", f"rm -r {own}; chmod 700 {host.state}"], check=True)
 
 
 # ---- pods with a link ----
@@ -154,6 +170,11 @@ BRIDGE = (*BUSYBOX, "--net", "bridge")
 def forward_v6(lan: Lan, on: bool) -> None:
     """Make the host a router for v6: nsbox never does, and what it blocks must not hang on that."""
     lan.sysctl(lan.h, "ipv6/conf/all/forwarding", str(int(on)))
+
+
+def gateway(address: str, prefix: int) -> str:
+    """The bridge's address in the subnet of `address`."""
+    return str(ipaddress.ip_network(f"{address}/{prefix}", strict=False)[1])
 
 
 def test_D01_a_pod_of_a_bridge_is_not_reached_by_routing_to_its_address(lan: Lan) -> None:
@@ -167,7 +188,7 @@ def test_D01_a_pod_of_a_bridge_is_not_reached_by_routing_to_its_address(lan: Lan
     served = lan.serve(pod, "::", 80)
     assert lan.reach(lan.h, pod.v4, 80) == lan.reach(lan.h, pod.v6, 80) == "open"
     for where in (lan.near, lan.far):
-        for address in (pod.v4, pod.v6, "10.77.0.1"):
+        for address in (pod.v4, pod.v6, "10.77.0.1", gateway(pod.v6, 64)):
             assert lan.reach(where, address, 80, 8080, 22) == "blocked", (where, address)
     lan.ip(lan.near, "addr add 10.77.99.99/32 dev eth0", f"route replace {pod.v4}/32 via 192.168.77.1 src 10.77.99.99")
     assert lan.reach(lan.near, pod.v4, 80) == "blocked"
@@ -179,6 +200,41 @@ def test_D01_a_pod_of_a_bridge_is_not_reached_by_routing_to_its_address(lan: Lan
     assert peer(answered) == lan.h.v4
     lan.rm("web")
     forward_v6(lan, False)
+
+
+def test_D01_what_a_host_routes_through_a_pod_is_not_reached_from_the_lan(lan: Lan) -> None:
+    """To addresses that are in no subnet of ours. Red when: _forward() does not drop what goes to a bridge."""
+    lan.sysctl(lan.h, "ipv4/ip_forward", "1")  # a router before: nothing but the rules for the bridge holds
+    pod = lan.create("web", *BRIDGE)
+    lan.ip(lan.h, f"route add 10.200.0.0/24 via {pod.v4}")
+    lan.ip(pod, "addr add 10.200.0.1/32 dev lo")
+    heard = lan.serve(pod, "10.200.0.1", 5000, socket.SOCK_DGRAM)
+    heard.settimeout(0.5)
+    lan.udp(lan.h).sendto(b"host", ("10.200.0.1", 5000))
+    assert heard.recv(10) == b"host"  # the way is there; an answer would not pass the bridge
+    lan.udp(lan.near).sendto(b"x", ("10.200.0.1", 5000))
+    with pytest.raises(TimeoutError):
+        heard.recv(10)
+    lan.ip(lan.h, "route del 10.200.0.0/24")
+    lan.rm("web")
+    lan.sysctl(lan.h, "ipv4/ip_forward", "0")
+
+
+def test_D12_a_pod_that_takes_another_address_is_not_heard(lan: Lan) -> None:
+    """A member with CAP_NET_ADMIN does. Red when: the rules are installed without the pods' ports."""
+    one, two = lan.create("one", *BRIDGE), lan.create("two", *BRIDGE)
+    served = lan.serve(two, "0.0.0.0", 80)
+    assert lan.reach(one, two.v4, 80) == "open"
+    assert peer(served) == one.v4
+    lan.ip(one, "addr add 10.77.0.99/16 dev eth0")
+    [forger] = sockets(one.pid)
+    with forger:
+        forger.bind(("10.77.0.99", 0))
+        forger.settimeout(1.0)
+        with pytest.raises(OSError):
+            forger.connect((two.v4, 80))
+    assert lan.reach(one, two.v4, 80) == "open"
+    lan.rm("one", "two")
 
 
 def test_D02_D11_no_end_of_a_cable_believes_router_advertisements_or_routes_loopback(lan: Lan) -> None:
@@ -195,9 +251,11 @@ def test_D02_D11_no_end_of_a_cable_believes_router_advertisements_or_routes_loop
 
 
 def test_D05_of_a_linked_pod_only_its_own_network_reaches_the_ports(lan: Lan) -> None:
-    """20 ports; from the LAN, another network, an internal one, and a pod without any.
+    """20 ports; from the LAN, another network, an internal one whose pod routes as it likes, and a pod
+    without any. And the host's address on the bridge.
 
-    Red when: rules.render() leaves the raw drop out, or networks may reach one another.
+    Red when: rules.render() leaves the raw drop out (the bridge's address), or that and the drop in
+    forward (the pods), or does not close an internal network.
     """
     lan.host.nsbox("net", "create", "blue", check=True)
     lan.host.nsbox("net", "create", "red", "--internal", check=True)
@@ -212,9 +270,20 @@ def test_D05_of_a_linked_pod_only_its_own_network_reaches_the_ports(lan: Lan) ->
         for where in others:
             assert lan.reach(where, address, *MANY, 8080) == "blocked", (where, address)
     red = others[1]
+    lan.ip(red, f"route add default via {gateway(red.v4, 24)}")
+    lan.serve(lan.h, "10.77.0.1", 80)
+    assert lan.reach(pod, "10.77.0.1", 80) == "open"
+    for where in others:
+        assert lan.reach(where, "10.77.0.1", 80) == "blocked", where
+    assert lan.reach(red, pod.v4, 80) == "blocked"
     lan.serve(red, "::", 80)
     lan.serve(lan.near, "::", 80)
     assert lan.reach(red, lan.near.v4, 80) == "blocked"
+    heard, said = lan.udp(lan.near, 5000), lan.udp(red)  # not even a datagram that nobody answers
+    heard.settimeout(0.5)
+    said.sendto(b"x", (lan.near.v4, 5000))
+    with pytest.raises(TimeoutError):
+        heard.recv(10)
     assert lan.reach(lan.h, red.v4, 80) == "open"
     assert lan.reach(pod, red.v4, 80) == "blocked"
     lan.rm("web", "peer", "blue", "red", "none")

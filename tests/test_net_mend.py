@@ -10,9 +10,9 @@ from pathlib import Path
 
 import neighbours
 import pytest
-from fakehost import FakeHost, Snapshot
+from fakehost import FakeHost
 from faultpoints import EVERY
-from neighbours import Lan
+from neighbours import Lan, settled
 from procfs import TOP, until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
@@ -23,14 +23,6 @@ BRIDGE = (*BUSYBOX, "--net", "bridge")
 @pytest.fixture
 def lan(host: FakeHost):
     yield from neighbours.lans(host)
-
-
-def settled(lan: Lan) -> Snapshot:
-    """A snapshot in which the kernel has made up its mind about the addresses of links."""
-    for _ in until(5.0, pause=0.1):
-        if "tentative" not in lan.host.run(["ip", "addr"]).stdout:
-            break
-    return lan.host.snapshot()
 
 
 def spoil(host: FakeHost, pod: str, file: str) -> None:
@@ -46,7 +38,7 @@ def test_D05_a_pod_whose_record_is_broken_stays_guarded(lan: Lan, file: str) -> 
     Red when: scan() passes it over, and settle() takes it for gone.
     """
     host = lan.host
-    before = settled(lan)
+    before = settled(lan.host)
     pod = lan.create("a", *BRIDGE)
     lan.create("b", *BRIDGE)
     lan.serve(pod, "0.0.0.0", 80)
@@ -132,7 +124,7 @@ def test_nothing_is_forwarded_to_an_internal_network(lan: Lan) -> None:
     host.nsbox("net", "create", "red", "--internal", check=True)
     pod = lan.create("a", *BUSYBOX, "--net", "red", "-p", "0.0.0.0:8080:80")
     lan.serve(pod, "0.0.0.0", 80)
-    before = settled(lan)
+    before = settled(lan.host)
     words = ("-p", "0.0.0.0:8081:80", "--publish-mode", "nat")
     for done in (host.nsbox("create", "b", *BUSYBOX, "--net", "red", *words), host.nsbox("publish", "a", *words[1:])):
         assert done.returncode == 2 and "internal" in done.stderr
@@ -151,7 +143,7 @@ def test_D06_what_the_kernel_changes_with_ip_forward_is_put_back_too(lan: Lan) -
     """
     lan.sysctl(lan.h, "ipv4/conf/all/accept_redirects", "0")  # off and on again, the kernel would make 1 of it
     lan.sysctl(lan.h, "ipv4/conf/lan1/forwarding", "1")
-    before = settled(lan)
+    before = settled(lan.host)
     lan.create("a", *BRIDGE)
     lan.rm("a")
     lan.host.assert_same_as(before)

@@ -10,7 +10,8 @@ import neighbours
 import pytest
 from fakehost import FakeHost
 from faultpoints import EVERY
-from neighbours import Lan, all_of, peer
+from neighbours import Lan, all_of, peer, settled
+from portlab import sockets
 from procfs import TOP, until
 
 pytestmark = pytest.mark.needs_root
@@ -24,20 +25,30 @@ def lan(host: FakeHost):
 
 
 def test_D13_a_port_that_a_program_of_the_host_has_is_an_error_and_leaves_nothing(lan: Lan) -> None:
-    """Red when: listen() sets SO_REUSEPORT and takes it over, or create does not look before it makes the pod."""
-    theirs = lan.serve(lan.h, "127.0.0.1", 8080)
-    before = lan.host.snapshot()
+    """Red when: listen() sets SO_REUSEPORT and shares it, or create does not look before it makes the pod."""
+    [theirs] = sockets(lan.h.pid)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # whoever asks for it too could share
+    theirs.bind(("127.0.0.1", 8080))
+    theirs.listen()
+    lan.create("taken", *BUSYBOX)
+    before = settled(lan.host)
     done = lan.host.nsbox("create", "web", *BUSYBOX, "-p", ":81", "-p", "8080:80")
     assert done.returncode == 125
     assert "cannot publish 127.0.0.1:8080: bind: Address already in use" in done.stderr
+    # The port comes before the pod: of two errors this is the one that is told.
+    done = lan.host.nsbox("create", "taken", *BUSYBOX, "-p", "8080:80")
+    assert done.returncode == 125 and "Address already in use" in done.stderr
     lan.host.assert_same_as(before)
-    assert lan.reach(lan.h, "127.0.0.1", 8080) == "open"
-    assert peer(theirs) == "127.0.0.1"
+    for _ in range(20):  # shared, half of them would come to the other one
+        assert lan.reach(lan.h, "127.0.0.1", 8080) == "open"
+        assert peer(theirs) == "127.0.0.1"
+    theirs.close()
+    lan.rm("taken")
 
 
 @pytest.mark.slow
 def test_D14_of_20_creates_at_once_with_one_port_exactly_one_wins(host: FakeHost) -> None:
-    """Red when: listen() sets SO_REUSEPORT, or create makes the pod before it has the port."""
+    """Red when: listen() sets SO_REUSEPORT, or a create that comes too late does not undo its pod."""
     done = all_of(20, lambda number: host.nsbox_popen("create", f"web{number}", *BUSYBOX, "-p", "8080:80"))
     assert sorted(command.returncode for command in done) == [0] + [125] * 19
     said = [command.stderr.read() for command in done if command.returncode]
@@ -184,22 +195,46 @@ def tables(ruleset: str) -> list[str]:
 def test_D14_of_creates_at_once_with_one_address_exactly_one_wins(host: FakeHost) -> None:
     """Red when: an address is looked up and taken without the lock of the networks."""
     words = (*BRIDGE, "--ip", "10.77.0.77")
+    host.nsbox("create", "keep", *BRIDGE, check=True)  # else they meet at the bridge already
     done = all_of(8, lambda number: host.nsbox_popen("create", f"web{number}", *words))
     assert sorted(command.returncode for command in done) == [0] + [125] * 7
     said = [command.stderr.read() for command in done if command.returncode]
     assert all("10.77.0.77" in text and "Traceback" not in text for text in said), said
-    [name] = host.nsbox("ls", "-q").stdout.split()
-    host.nsbox("rm", "-f", name, check=True)
+    [name] = [one for one in host.nsbox("ls", "-q").stdout.split() if one != "keep"]
+    host.nsbox("rm", "-f", name, "keep", check=True)
 
 
-def test_D13_a_linked_pod_whose_port_is_in_use_leaves_no_network(lan: Lan) -> None:
-    """Red when: a failed publish does not undo the link."""
+# An nft that takes all but the rule of a forwarded port.
+FAIL_DNAT = r"""
+cp "$(readlink -f /usr/sbin/nft)" /run/nft.real
+cat > /run/nft <<'END'
+#!/bin/sh
+text=$(cat)
+case $text in *" dnat ip to "*) echo "Error: refused" >&2; exit 1;; esac
+printf "%s\\n" "$text" | /run/nft.real "$@"
+END
+chmod 755 /run/nft
+mount --bind /run/nft /usr/sbin/nft
+"""
+
+
+def test_D13_a_linked_pod_whose_port_cannot_be_had_leaves_no_network(lan: Lan) -> None:
+    """The port is in use, or publishing it fails when the pod and its link are there already.
+
+    Red when: a failed publish does not undo the link.
+    """
     first = lan.create("one", *BRIDGE, "-p", "0.0.0.0:8080:80")
     lan.serve(first, "0.0.0.0", 80)
-    before = lan.host.snapshot()
+    before = settled(lan.host)
     done = lan.host.nsbox("create", "two", *BRIDGE, "-p", "8080:80")
     assert done.returncode == 125 and "Address already in use" in done.stderr
     lan.host.assert_same_as(before)
+    lan.host.run(["sh", "-ec", FAIL_DNAT], check=True)
+    before = settled(lan.host)
+    done = lan.host.nsbox("create", "two", *BRIDGE, "-p", "0.0.0.0:9090:80", "--publish-mode", "nat")
+    assert done.returncode == 125 and "refused" in done.stderr
+    lan.host.assert_same_as(before)
+    lan.host.run(["sh", "-ec", "umount /usr/sbin/nft; rm /run/nft /run/nft.real"], check=True)
     assert lan.reach(lan.near, lan.h.v4, 8080) == "open"
     lan.rm("one")
 
@@ -212,8 +247,8 @@ def test_D19_a_udp_client_with_a_fixed_port_reaches_the_new_pod_with_its_first_d
     beside_it = lan.create("other", *BRIDGE, "-p", "0.0.0.0:5454:53/udp")
     other = lan.serve(beside_it, "0.0.0.0", 53, socket.SOCK_DGRAM)
     client, beside = lan.udp(lan.near, 40000), lan.udp(lan.near, 40001)
-    for said in (b"OLD", b"NEW", b"NEWER"):
-        pod = lan.create("dns", *BRIDGE, "-p", "0.0.0.0:5353:53/udp")
+    for number, said in enumerate((b"OLD", b"NEW", b"NEWER")):
+        pod = lan.create("dns", *BRIDGE, "--ip", f"10.77.0.{50 + number}", "-p", "0.0.0.0:5353:53/udp")
         served = lan.serve(pod, "0.0.0.0", 53, socket.SOCK_DGRAM)
         for _ in range(2):
             assert asked(client, (lan.h.v4, 5353), served, said) == said
@@ -231,21 +266,21 @@ def asked(client: socket.socket, where: tuple[str, int], served: socket.socket, 
     return client.recv(100)
 
 
-
-
 @pytest.mark.slow
 def test_D22_a_pod_may_come_again_at_once_with_its_name_and_address(lan: Lan) -> None:
     """Without a pause, while sockets keep the namespace of the one before alive.
 
-    Red when: the host's end of the cable is left to the kernel to remove, and its name is taken.
+    Red when: the host's end of the cable is left to the kernel to remove.
     """
     for _ in range(100 if EVERY else 4):
         pod = lan.create("web", *BRIDGE, "--ip", "10.77.0.50")
-        lan.serve(pod, "0.0.0.0", 80)  # kept to the end of the test
+        served = lan.serve(pod, "0.0.0.0", 80)  # kept to the end of the test
         assert pod.v4 == "10.77.0.50"
         assert lan.reach(lan.h, pod.v4, 80) == "open"
+        assert peer(served) == "10.77.0.1"  # this pod's, not that of the one before
         os.kill(pod.pid, signal.SIGKILL)
         lan.rm("web")
+        assert " nsv" not in lan.host.run(["ip", "-o", "link"], check=True).stdout
 
 
 def test_D23_long_names_that_differ_in_their_last_letter_are_different_pods(lan: Lan) -> None:

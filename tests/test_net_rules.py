@@ -44,6 +44,8 @@ def test_D02_loopback_addresses_are_never_translated():
         assert "dport" not in text
     text = rules.render(SCOPE, [], router=False, dnats=[Dnat("tcp", "0.0.0.0", 80, v4(2), 80)])
     assert text.count("ip daddr != 127.0.0.0/8 fib daddr type local") == 2
+    text = rules.render(SCOPE, [], router=False, dnats=[Dnat("tcp", "::", 80, v6(2), 80)])
+    assert text.count("ip6 daddr != ::1 fib daddr type local") == 2
 
 
 def test_without_the_program_there_is_a_hint(monkeypatch):
@@ -164,6 +166,8 @@ HONEST = {
     "v6 without an address": frame(mac(3), mac(2), ETH_V6, ip6("::", v6(3), b"honest")),
     "its own neighbour advertisement": frame(mac(3), mac(2), ETH_V6, icmp6(
         v6(2), v6(3), 136, b"\x20\0\0\0" + packed6(v6(2)) + b"\2\1" + bytes(6) + b"honest")),
+    "that of its link-local address": frame(mac(3), mac(2), ETH_V6, icmp6(
+        "fe80::2", v6(3), 136, b"\x20\0\0\0" + packed6("fe80::2") + b"\2\1" + bytes(6) + b"honest")),
 }
 
 

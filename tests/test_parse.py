@@ -3,9 +3,12 @@
 Row ids (H04, H07, ...) name the cases that a test covers. No root and no kernel needed.
 """
 
+import argparse
+
 import pytest
 
 from nsbox import parse, spec
+from nsbox.cli import front, net
 from nsbox.errors import NsboxError, SpecError, one_line
 from refusals import refusal
 
@@ -191,3 +194,45 @@ def test_H01_what_is_quoted_back_is_short_and_printable():
     assert parse.quote("a\x1b[31m\n\u202e\udcff") == r"'a\x1b[31m\n\u202e\udcff'"
     assert parse.quote(b"\xff") == r"'\udcff'"
     assert len(parse.quote("a" * 10**6)) < 130
+
+
+WORDS_AND_OPTIONS = {
+    "publish p --publish-mode nat 192.0.2.1:80:80": {"pod": "p", "specs": ["192.0.2.1:80:80"], "publish_mode": "nat"},
+    "publish u --json 8080:80 --publish-mode nat 81": {"specs": ["8080:80", "81"], "json": True, "publish_mode": "nat"},
+    "publish --json u": {"pod": "u", "specs": [], "json": True},
+    "unpublish u 80 -- 81": {"pod": "u", "specs": ["80", "81"]},
+    "rm a -f b": {"pods": ["a", "b"], "force": True},
+    "rm -f a -- -b": {"pods": ["a", "-b"], "force": True},
+    "stop a -t 3 b": {"pods": ["a", "b"], "time": "3"},
+    "kill a -s TERM b": {"targets": ["a", "b"], "signal": "TERM"},
+    "wait a --json b": {"targets": ["a", "b"], "json": True},
+    "inspect a --json b": {"targets": ["a", "b"], "json": True},
+    "net rm a -f b": {"names": ["a", "b"], "force": True},
+    "net link a --delay 4 b": {"pods": ["a", "b"], "delay": "4"},
+    "create web --json": {"name": "web", "json": True},
+    "join web -e A=1 hostname -f": {"target": "web", "command": ["-e", "A=1", "hostname", "-f"]},
+}
+
+
+@pytest.mark.parametrize("line", WORDS_AND_OPTIONS)
+def test_options_stand_anywhere_among_the_words(line):
+    """But not in a command. Red when: the parser of the verbs is argparse's own."""
+    args, unknown = front.build_parser([line.split()[0]]).parse_known_args(line.split())
+    wanted = WORDS_AND_OPTIONS[line]
+    assert {name: getattr(args, name) for name in wanted} == wanted and not unknown
+
+
+def test_an_option_that_is_none_is_left_for_an_error():
+    """Red when: it is taken for a word."""
+    assert front.build_parser(["rm"]).parse_known_args(["rm", "a", "--frob", "b"])[1][0] == "--frob"
+
+
+@pytest.mark.parametrize("option, text, unit", [
+    ("delay", "nan", "milliseconds, 0 to 60000"), ("delay", "-1", "milliseconds, 0 to 60000"),
+    ("delay", "60001", "milliseconds, 0 to 60000"), ("loss", "nan", "percent, 0 to 100"),
+    ("loss", "inf", "percent, 0 to 100"), ("loss", "100.1", "percent, 0 to 100"), ("loss", "1e1", "percent, 0 to 100"),
+])
+def test_a_bad_number_for_a_link_is_answered_with_its_unit(option, text, unit):
+    """Red when: it is read as a number of seconds."""
+    args = argparse.Namespace(**{"delay": None, "loss": None, "rate": None, option: text})
+    assert refusal(net._shape, args) == f"cannot use --{option} {text!r}: not a number of {unit}"

@@ -1,7 +1,10 @@
 """Ports of a running pod: added, removed and listed through the proxy's control socket, by its owner alone."""
 
+import gc
+import json
 import os
 import socket
+import threading
 
 import pytest
 from fakehost import UID
@@ -9,7 +12,7 @@ from portlab import inside, labs
 from procfs import until
 
 from nsbox.errors import NsboxError
-from nsbox.net import control, listen
+from nsbox.net import control, listen, proxy
 from nsbox.net.listen import Forward
 
 pytestmark = pytest.mark.needs_root
@@ -71,6 +74,100 @@ def test_ports_come_and_go_on_a_running_pod(lab, desk):
     with pytest.raises(NsboxError, match="it is not published"):
         desk.call(control.remove, [first, second])
     assert [one.forward for one in desk.call(control.status)] == [first, third]
+
+
+MANY = 3500
+
+
+def publish_many(lab, desk, count=MANY, **kw):
+    """So many ports on a running pod; return the first one, and those."""
+    running = lab.tcp(lab.pod(), control_fd=desk.sock.fileno(), **kw)
+
+    def run():
+        found = [listen.listen(Forward("tcp", "127.0.0.1", 0, number + 1)) for number in range(count)]
+        control.add(desk.dir_fd, "control", found)
+        return [one.forward for one in found]
+    return running.forwards[0], inside(lab.host.pid, run)
+
+
+@pytest.mark.slow
+def test_thousands_of_ports_are_added_listed_and_removed(lab, desk):
+    """Red when: a list is one packet, or remove() is."""
+    first, rest = publish_many(lab, desk)
+    assert [one.forward for one in desk.call(control.status)] == [first, *rest]
+    desk.call(control.remove, rest)
+    assert [one.forward for one in desk.call(control.status)] == [first]
+
+
+def test_what_the_callers_garbage_had_open_is_not_closed_twice(lab, desk):
+    """Red when: the collector finds sockets of the caller in the proxy, where their numbers are others'."""
+    def litter():
+        gc.set_threshold(10**6)
+        for _ in range(50):
+            knot = [socket.socket()]
+            knot.append(knot)
+        real = proxy._Server.answer
+
+        def answer(server, request, fds):
+            result = real(server, request, fds)
+            gc.set_threshold(100)  # now that the numbers are used again
+            return result
+        proxy._Server.answer = answer
+    first, rest = publish_many(lab, desk, 240, before=litter)
+    for _ in range(20):
+        assert [one.forward for one in desk.call(control.status)] == [first, *rest]
+    assert len(lab.host.run(["ss", "-Hltn"], check=True).stdout.splitlines()) == 241
+
+
+@pytest.mark.slow
+def test_a_caller_that_does_not_read_keeps_nobody_waiting_and_gets_the_whole_list(lab, desk):
+    """Red when: what does not fit into its socket at once is dropped, or waited for."""
+    first, rest = publish_many(lab, desk)
+
+    def run():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as slow:
+            slow.connect(f"/proc/self/fd/{desk.dir_fd}/control")
+            slow.send(b'{"do": "list"}')
+            others = [len(control.status(desk.dir_fd, "control")) for _ in range(3)]
+            pages = [json.loads(page) for page in iter(lambda: slow.recv(1 << 20), b"")]
+            return others, pages
+    others, pages = inside(lab.host.pid, run)
+    assert others == [MANY + 1] * 3
+    assert [tuple(forward) for page in pages for forward, _ in page["result"]] == [first, *rest]
+    assert [page["more"] for page in pages] == [True] * (len(pages) - 1) + [False]
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b"7", b'{"result": 7}', b'{"result": [[1]]}', b'{"error": 7}',
+                                  b'{"error": "x"}', b'{"error": "{}"}', b'{"result": [[["tcp"], 0]]}', b"\xff"])
+def test_an_answer_that_cannot_be_read_is_an_error_in_words(desk, said):
+    """Red when: it is taken apart without a doubt."""
+    def answer():
+        caller = desk.sock.accept()[0]
+        caller.recv(1000)
+        caller.send(said)
+        caller.close()
+    desk.sock.setblocking(True)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with pytest.raises(NsboxError, match="cannot understand the proxy") as info:
+        desk.call(control.status)
+    thread.join()
+    assert info.value.hint
+
+
+def test_a_list_that_breaks_off_is_an_error(desk):
+    """Red when: the end of the packets is taken for the end of the list."""
+    def answer():
+        caller = desk.sock.accept()[0]
+        caller.recv(1000)
+        caller.send(b'{"result": [], "more": true}')
+        caller.close()
+    desk.sock.setblocking(True)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with pytest.raises(NsboxError, match="cannot reach the proxy"):
+        desk.call(control.status)
+    thread.join()
 
 
 def test_a_proxy_that_was_killed_is_an_error(lab, desk):

@@ -1,5 +1,7 @@
 """Published ports: where they listen, what taking one costs, how they end, who may change them."""
 
+import contextlib
+import json
 import os
 import re
 import socket
@@ -11,7 +13,7 @@ from portlab import inside, labs, read_all, sockets
 from procfs import until
 
 from nsbox.errors import NsboxError, one_line
-from nsbox.net import listen, proxy
+from nsbox.net import listen, podside, proxy, stream
 from nsbox.net.listen import Forward
 
 pytestmark = pytest.mark.needs_root
@@ -154,16 +156,20 @@ def inner_pid(lab, pod):
     return next(inner for inner, outer in lab.host.processes().items() if outer == pod.pid)
 
 
+def held(running):
+    """The kinds of what a proxy has open, sorted."""
+    links = [os.readlink(f"/proc/{running.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{running.pid}/fd")]
+    return sorted(re.sub(r":\[.*", "", link) for link in links)
+
+
 def test_the_proxy_holds_nothing_of_the_host_but_its_listeners(lab):
     """Red when: serve() does not close what it inherits."""
-    held = open("/etc/hostname")  # inherited by the process that starts the proxy
-    running = lab.tcp(lab.pod(), before=lambda: os.set_inheritable(held.fileno(), True))
-    links = [os.readlink(f"/proc/{running.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{running.pid}/fd")]
-    kinds = sorted(re.sub(r":\[.*", "", link) for link in links)  # anon_inode: epoll and the pidfd
-    assert kinds == ["/dev/null"] * 3 + ["anon_inode"] * 2 + ["socket"], links
+    hosts = open("/etc/hostname")  # inherited by the process that starts the proxy
+    running = lab.tcp(lab.pod(), before=lambda: os.set_inheritable(hosts.fileno(), True))
+    assert held(running) == ["/dev/null"] * 3 + ["anon_inode"] * 2 + ["socket"]  # epoll and the pidfd
     assert open(f"/proc/{running.pid}/comm").read() == "nsbox:proxy\n"
     assert os.readlink(f"/proc/{running.pid}/cwd") == "/"
-    held.close()
+    hosts.close()
 
 
 def test_a_pod_that_is_dead_already_is_an_error_and_leaves_no_proxy(lab):
@@ -182,7 +188,94 @@ def test_a_pod_that_is_dead_already_is_an_error_and_leaves_no_proxy(lab):
             break
     assert inside(lab.host.pid, attempt) == "cannot serve the pod's ports: setns: No such process"
     os.close(pidfd)
-    assert lab.is_refused(("127.0.0.1", 8080))
+    assert any(lab.is_refused(("127.0.0.1", 8080)) for _ in until(5.0))  # as soon as it has ended
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_what_goes_wrong_with_one_client_ends_that_one_alone(lab, proto):
+    """Red when: an exception that nobody expects leaves the loop, or stays with the client's descriptor."""
+    kind = socket.SOCK_DGRAM if proto == "udp" else socket.SOCK_STREAM
+
+    def break_port_81():
+        real = podside.connect
+
+        def connect(target, port, *kind):
+            if port == 81:
+                raise RuntimeError("nobody expects this")
+            return real(target, port, *kind)
+        podside.connect = connect
+    pod = lab.pod()
+    server = pod.server("0.0.0.0", 80, kind)
+    running = lab.publish(pod, Forward(proto, "127.0.0.1", 8080, 80), Forward(proto, "127.0.0.1", 8181, 81),
+                          before=break_port_81)
+    for _ in range(3):
+        bad, good = sockets(lab.host.pid, 2, kind=kind)
+        with contextlib.suppress(ConnectionResetError):
+            bad.connect(("127.0.0.1", 8181))
+            bad.send(b"x")
+            assert proto == "udp" or not bad.recv(1)
+        good.connect(("127.0.0.1", 8080))
+        good.send(b"x")
+        assert (server if proto == "udp" else server.accept()[0]).recv(1) == b"x"
+        good.close()
+    for _ in until(5.0):
+        if proto == "udp" or held(running).count("socket") == 2:
+            return
+    raise AssertionError(f"left: {held(running)}")
+
+
+def test_a_stream_that_breaks_in_an_unknown_way_ends_its_connection_alone(lab):
+    """Red when: a handler that raises is not given up."""
+    def break_the_first():
+        real, broken = stream.Stream._give, []
+
+        def give(self):
+            if not broken:
+                broken.append(self)
+                raise RuntimeError("nobody expects this")
+            return real(self)
+        stream.Stream._give = give
+    pod = lab.pod()
+    server = pod.server("0.0.0.0", 80)
+    running = lab.tcp(pod, before=break_the_first)
+    first = lab.client(running)
+    member = server.accept()[0]
+    first.send(b"x")
+    for end in (first, member):
+        with pytest.raises(ConnectionResetError):
+            end.recv(1)
+    second = lab.client(running)
+    second.send(b"x")
+    assert server.accept()[0].recv(1) == b"x"
+
+
+def test_a_pod_that_loses_its_link_is_reached_by_its_loopback(lab):
+    """As after `net disconnect`. Red when: ensure_address() passes over a pod that has a link."""
+    pod = lab.linked_pod()
+    server = pod.server("0.0.0.0", 80)
+    running = lab.tcp(pod)
+    lab.client(running)
+    assert server.accept()[1][0] == "10.55.1.2"
+    lab.ip("link del nsbt1")
+    lab.client(running)
+    assert server.accept()[1][0] == podside.LO_V4
+
+
+def test_a_member_never_sends_from_the_spare_addresses_by_itself(lab):
+    """Red when: LO_V4 is of scope global, or LO_V6 not deprecated."""
+    pod = lab.linked_pod()
+    for _ in range(2):  # and giving them again is no error
+        lab.tcp(pod)
+    shown = lab.host.run(["nsenter", "-t", str(inner_pid(lab, pod)), "-n", "ip", "-j", "addr", "show", "dev", "lo"],
+                         check=True).stdout
+    spare = {one["local"]: one for one in json.loads(shown)[0]["addr_info"]}
+    assert (spare[podside.LO_V4]["prefixlen"], spare[podside.LO_V4]["scope"]) == (32, "host")
+    assert (spare[podside.LO_V6]["prefixlen"], spare[podside.LO_V6]["deprecated"]) == (128, True)
+    lab.ip("addr flush dev eth0", "route add default dev eth0", pid=pod.pid)
+    [sock] = sockets(pod.pid, 1, kind=socket.SOCK_DGRAM)
+    with contextlib.suppress(OSError):
+        sock.connect(("192.0.2.1", 80))
+    assert sock.getsockname()[0] != podside.LO_V4
 
 
 def become_user():

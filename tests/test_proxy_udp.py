@@ -1,14 +1,18 @@
 """Published UDP ports: each client has its own way there and back, and none outlives the pod."""
 
+import contextlib
+import errno
 import os
+import resource
+import signal
 import socket
 import time
 
 import pytest
-from portlab import Proxy, cpu_share, labs, sockets
+from portlab import Proxy, cpu_share, inside, labs, sockets
 from procfs import until
 
-from nsbox.net import podside, udp
+from nsbox.net import listen, loop, podside, udp
 from nsbox.net.listen import Forward
 
 pytestmark = pytest.mark.needs_root
@@ -173,6 +177,103 @@ def test_a_flood_of_senders_is_bounded_and_does_not_push_out_who_is_served(lab):
         flood.close()
     assert soon(lambda: open_sockets(proxy) < 64 + 20, 5.0)
     assert ask(served, server, b"b")[0] == first
+
+
+def reaches(client, server, within_s=5.0):
+    """Whether an answer comes to a client that goes on asking, among others who get none."""
+    client.settimeout(0.2)
+    server.settimeout(0.2)
+    for _ in until(within_s):
+        client.send(b"me")
+        with contextlib.suppress(TimeoutError):
+            while (heard := server.recvfrom(100))[0] != b"me":
+                pass
+            server.sendto(b"you", heard[1])
+            return client.recv(10) == b"you"
+    return False
+
+
+@pytest.mark.parametrize("bound", ["0.0.0.0", "127.0.0.1"])
+@pytest.mark.parametrize("ports", [1, 2])
+def test_a_burst_of_senders_does_not_take_the_last_descriptors(lab, bound, ports):
+    """All of it waits when the proxy looks, so one round gets it. At 127.0.0.1 each flow is made twice.
+
+    Red when: an error for want of descriptors leaves the loop.
+    """
+    pod = lab.pod()
+    server = pod.server(bound, 53, DGRAM)
+    forwards = [Forward("udp", "127.0.0.1", 0, 53)] * ports
+    proxy = lab.publish(pod, *forwards, before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
+    for _ in range(3):
+        flood = [sock for one in proxy.forwards for sock in clients(lab, 100, one[1:3])]
+        os.kill(proxy.pid, signal.SIGSTOP)
+        for sock in flood:
+            sock.send(b"x")
+        os.kill(proxy.pid, signal.SIGCONT)
+        [late] = clients(lab, 1, proxy)
+        assert reaches(late, server)
+    assert not proxy.is_gone() and open_sockets(proxy) <= 64
+    assert cpu_share(proxy) < 0.05
+
+
+def test_no_more_flows_are_opened_in_one_round_than_there_is_room_for(lab):
+    """And one goes in each, so that the next one has its turn. Red when: _next_target() does not look at the room."""
+    def run():
+        opened = []
+        real = podside.connect
+        podside.connect = lambda *how: opened.append(how) or real(*how)
+        podside.targets = lambda family: [podside.Target(family, "127.0.0.1", "127.0.0.1")]
+        with socket.socket(socket.AF_INET, DGRAM) as member:
+            member.bind(("127.0.0.1", 0))
+            port = Forward("udp", "127.0.0.1", 0, member.getsockname()[1])
+            flows = udp.Flows(loop.Loop(room=3))
+            listener = udp.UdpListener(flows, listen.listen(port))
+            rounds = []
+            for _ in range(3):
+                asking = [socket.socket(socket.AF_INET, DGRAM) for _ in range(20)]
+                for sock in asking:
+                    sock.sendto(b"x", ("127.0.0.1", listener.forward.host_port))
+                flows.loop.round(1.0)
+                rounds.append((len(opened), len(flows), flows.loop.room))
+        return rounds
+    assert inside(lab.host.pid, run) == [(3, 2, 1), (4, 2, 1), (5, 2, 1)]
+
+
+def test_no_descriptor_to_look_for_addresses_is_no_address(monkeypatch):
+    """Red when: targets() raises for want of a descriptor."""
+    def none(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(podside.socket, "socket", none)
+    assert list(podside.addresses_v4()) == []
+
+
+def test_a_client_that_goes_on_sending_follows_the_pod_to_another_address(lab):
+    """Its link goes, as with `net disconnect`. Red when: an error of send() is taken for a full queue."""
+    pod = lab.linked_pod()
+    server = pod.server("0.0.0.0", 53, DGRAM)
+    [client] = clients(lab, 1, published(lab, pod))
+    assert ask(client, server, b"a")[0][0] == "10.55.1.2"
+    lab.ip("link del nsbt1")
+    assert reaches(client, server)
+
+
+def test_a_client_that_is_not_answered_does_not_keep_its_flow_by_sending(lab):
+    """What it sends may go to nobody. Red when: find() does not look at heard_s."""
+    def shorten():
+        udp.UNHEARD_S = 0.5
+    pod = lab.pod()
+    server = pod.server("0.0.0.0", 53, DGRAM)
+    proxy = published(lab, pod, before=shorten)
+    answered, ignored = clients(lab, 2, proxy)
+    seen = {ask(answered, server, b"a")[0] for _ in until(1.5, pause=0.1)}
+    assert len(seen) == 1, "an answer keeps it"
+    peers = set()
+    for _ in until(1.5, pause=0.1):
+        ignored.send(b"b")
+        heard, peer = server.recvfrom(100)
+        assert heard == b"b", "none is lost"
+        peers.add(peer)
+    assert len(peers) >= 2
 
 
 def test_D19_a_client_with_a_fixed_port_reaches_the_new_pod_with_its_first_datagram(lab):

@@ -20,16 +20,21 @@ GOOD = {
     "0.0.0.0:5353:53/udp": [Port("udp", "0.0.0.0", 5353, 53)],
     "127.0.0.2::80": [Port("tcp", "127.0.0.2", 0, 80)],
     "[::1]:8080:80/tcp": [Port("tcp", "::1", 8080, 80)],
+    "[::0001]:8080:80": [Port("tcp", "::1", 8080, 80)],
+    "[FD00:0::A1]::80/udp": [Port("udp", "fd00::a1", 0, 80)],
+    "[::FFFF:1.2.3.4]:8080:80": [Port("tcp", "::ffff:1.2.3.4", 8080, 80)],
+    "[FE80:0::1%Br-0]:8080:80": [Port("tcp", "fe80::1%Br-0", 8080, 80)],
     "1-2:65534-65535": [Port("tcp", "127.0.0.1", 1, 65534), Port("tcp", "127.0.0.1", 2, 65535)],
 }
 BAD = ["0", "65536", "-1", "+80", "8_0", "８０", "80:80:80:80", "80/sctp", "", ":", "a", "99999999999999",
        "010.0.0.1:80:80", "[::1]:80:80:80", "1.2.3:80:80", "1.2.3.4:80", "256.0.0.1:80:80", "08:80", " 80:80",
+       "[1.2.3.4]:80:80", "[::g]:80:80", "[1::2::3]:80:80", "[fe80::1%]:80:80", "[fe80::1%a%b]:80:80",
        "80:80\n", "1-3:1-2", "9-8:9-8", "1-2000:1-2000", "80:80/", "[]:80:80/x", "::1:80:80"]
 
 
 @pytest.mark.parametrize("text", GOOD)
 def test_H04_a_port_spec_is_understood(text: str) -> None:
-    """Red when: an address, a range or the protocol is dropped."""
+    """Red when: an address, a range or the protocol is dropped, or a v6 address is taken as it is spelled."""
     assert parse_publish(text) == GOOD[text]
 
 
@@ -83,6 +88,8 @@ def test_a_port_is_published_and_unpublished_on_a_running_pod(host: FakeHost) ->
     host.nsbox("unpublish", "web", "8080:80", check=True)
     assert fetch(host, "http://127.0.0.1:8080/passwd") == ""
     assert host.nsbox("publish", "web").stdout == "[::1]:9090 -> 80/tcp\n"
+    host.nsbox("unpublish", "web", "[0::0001]:9090:80", check=True)
+    assert host.nsbox("publish", "web").stdout == ""
     again = host.nsbox("unpublish", "web", "8080:80")
     assert (again.returncode, "does not publish it" in again.stderr) == (125, True)
     host.nsbox("rm", "-f", "web", check=True)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     def make() -> str:
         with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
-            record, started = create.create(spec)
+            record, started = create.create(spec, serve.intend)
             rows = serve(record.name)
         clean.say_changes()
         if not args.json:

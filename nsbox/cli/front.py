@@ -19,7 +19,7 @@ from ..errors import (
 from ..show.text import printable
 from ..words import quote
 from . import clean
-from .options import Formatter
+from .options import AnyOrder, Formatter
 
 # verb -> (module, what it does). A module is imported only when its verb is used.
 VERBS = {
@@ -44,7 +44,7 @@ VERBS = {
 _WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(AnyOrder):
     """argparse with errors as nsbox prints them: one line and a hint."""
 
     def error(self, message: str) -> NoReturn:

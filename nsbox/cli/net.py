@@ -2,16 +2,17 @@
 
 import argparse
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from .. import parse
 from ..errors import SpecError
 from . import clean, options
-from . import create as create_verb
 
 if TYPE_CHECKING:
     from ..net.shape import Shape
 
+_NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
 _EXAMPLE = """\
 example:
   sudo nsbox net create lan --subnet 10.9.0.0/24
@@ -79,13 +80,20 @@ def _shape(args: argparse.Namespace) -> "Shape | None":
         return None
     from ..net.shape import Shape
 
-    return Shape(_number(args.delay, "--delay", 60_000), _number(args.loss, "--loss", 100), _rate(args.rate))
+    return Shape(
+        _number(args.delay, "--delay", 60_000, "not a number of milliseconds, 0 to 60000"),
+        _number(args.loss, "--loss", 100, "not a number of percent, 0 to 100"),
+        _rate(args.rate),
+    )
 
 
-def _number(text: str | None, what: str, most: float) -> float:
-    value = options.seconds(text, what) if text is not None else 0.0
-    if value is None or value > most:
-        raise SpecError(f"cannot use {what} {parse.quote(text or '')}: it is not 0 to {most:g}")
+def _number(text: str | None, what: str, most: float, law: str) -> float:
+    """A number such as "40" or "0.5", and no other of the forms that float() takes."""
+    if text is None:
+        return 0.0
+    value = float(text) if _NUMBER.fullmatch(text) else -1.0
+    if not 0 <= value <= most:
+        raise SpecError(f"cannot use {what} {parse.quote(text)}: {law}")
     return value
 
 

@@ -23,6 +23,26 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=min(columns or 80, 100) - 2)
 
 
+class AnyOrder(argparse.ArgumentParser):
+    """argparse that takes options anywhere among a verb's words.
+
+    By itself it gives a list of words only what stands before the first option, be it nothing.
+    """
+
+    _sorting = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Options first, then the words. A command's words, and those of verbs below, are not ours to sort."""
+        wants = {action.nargs for action in self._get_positional_actions()}
+        if self._sorting or wants <= {None, "?"} or wants & {argparse.PARSER, argparse.REMAINDER}:
+            return super().parse_known_args(args, namespace)
+        self._sorting = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._sorting = False
+
+
 def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> argparse.ArgumentParser:
     """A parser for one verb, with its example in --help."""
     parser: argparse.ArgumentParser = verbs.add_parser(

@@ -2,7 +2,7 @@
 
 import argparse
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 from ..ports import Port, parse_publish
 from . import clean, options
@@ -12,6 +12,7 @@ example:
   sudo nsbox publish web 8080:80
   sudo nsbox publish web :80 0.0.0.0:5353:53/udp
   sudo nsbox publish web                    what it publishes
+  sudo nsbox publish web 192.0.2.1:8081:81 --publish-mode nat
 
 SPEC is [IP:]HOST:POD[/udp]. Without IP it is 127.0.0.1; with HOST empty a free port is taken
 and printed. The ports are closed when the pod ends.
@@ -105,29 +106,43 @@ def _rows(pod: str) -> list[dict[str, Any]]:
     return [{**row, "mode": "nat" if _key(row) in by_nat else "proxy"} for row in rows]
 
 
+class Birth:
+    """The ports of a pod that is being made, bound already. Called with the pod's name it serves them."""
+
+    def __init__(self, bound: Any, mode: str) -> None:
+        self._bound, self._mode = bound, mode
+
+    def intend(self, dir_fd: int) -> None:
+        """Write them down in the pod's directory, before the pod is ready. Its lock is held."""
+        if self._bound:
+            from ..pod import publish
+
+            publish.intend(dir_fd, [one.forward for one in self._bound])
+
+    def __call__(self, name: str) -> list[dict[str, Any]]:
+        """Serve them; return the rows."""
+        if not self._bound:
+            return []
+        _publish(name, self._bound, self._mode)
+        return _rows(name)
+
+
 @contextmanager
-def at_birth(
-    specs: list[str], mode: str = "proxy", net: str = "none"
-) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
-    """Take the host's ports now, before there is a pod; the function given serves them for one.
+def at_birth(specs: list[str], mode: str = "proxy", net: str = "none") -> Iterator[Birth]:
+    """Take the host's ports now, before there is a pod.
 
     A port that is in use is an error before anything has been made.
     """
     ports = ports_of(specs)
     if not ports:
-        yield lambda name: []
+        yield Birth((), mode)
         return
     from ..pod import publish
 
     _check_mode(ports, mode, net)
     bound = publish.bind(ports)
-
-    def serve(name: str) -> list[dict[str, Any]]:
-        _publish(name, bound, mode)
-        return _rows(name)
-
     try:
-        yield serve
+        yield Birth(bound, mode)
     finally:
         publish.close(bound)
 
@@ -155,7 +170,7 @@ def undo(args: argparse.Namespace) -> int:
     """Unpublish."""
     from ..pod import publish, statedir
 
-    ports = ports_of(args.specs)
+    ports = publish.find(args.pod, ports_of(args.specs))  # all of them, or nothing is touched
     if statedir.has_nets():  # the rule before the port: in between it is served by the proxy
         from ..pod import netnat
 

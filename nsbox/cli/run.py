@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
-            maker.create(spec)
+            maker.create(spec, serve.intend)
             clean.say_changes()
             publish.tell_free_ports(args.publish, serve(spec.name))
         status = _join(spec.name, member, tty=tty)

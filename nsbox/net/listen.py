@@ -22,6 +22,7 @@ _HINTS = {
     errno.EACCES: "ports below 1024 need root, or a lower net.ipv4.ip_unprivileged_port_start",
     errno.EADDRNOTAVAIL: "no interface of this host has that address",
     errno.EAFNOSUPPORT: "this host has no IPv6",
+    errno.EMFILE: "each port takes a descriptor: raise the limit, as with: ulimit -n 20000",
 }
 
 

@@ -3,6 +3,9 @@
 A handler is a function that gets the events of one descriptor. Descriptors are closed only
 at the end of a round: else a number could be given out again while events for its former
 owner are still waiting in the same round.
+
+Whatever goes wrong with one client, foreseen or not, is the end of that client alone: who waits
+for a descriptor says how it is given up, and a handler that raises is given up by that.
 """
 
 import select
@@ -15,7 +18,8 @@ READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLER
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
-Handler = Callable[[int], None]
+Handler = Callable[[int], object]
+GiveUp = Callable[[], object]
 _RETRY_S = 1.0  # when the whole machine is short of descriptors, nothing tells when that ends
 
 
@@ -38,15 +42,31 @@ class Loop:
         self.room = room
         self.now_s = time.monotonic()
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
-        self._ready: list[Callable[[], None]] = []
+        self._handlers: dict[int, tuple[Handler, GiveUp]] = {}
+        self._ready: list[tuple[Callable[[], object], GiveUp]] = []
         self._closing: list[socket.socket] = []
         self._starved: list[Waiting] = []
 
-    def add(self, fd: int, events: int, handler: Handler) -> None:
-        """Call `handler` on `events` of `fd`."""
-        self._handlers[fd] = handler
+    @property
+    def room_soon(self) -> int:
+        """The room that there is at the end of this round."""
+        return self.room + len(self._closing)
+
+    def add(self, fd: int, events: int, handler: Handler, give_up: GiveUp) -> None:
+        """Call `handler` on `events` of `fd`; if it raises, `give_up`, which must not raise.
+
+        Raises:
+            OSError: the kernel takes no more, see epoll_ctl(2).
+        """
         self._epoll.register(fd, events)
+        self._handlers[fd] = handler, give_up
+
+    def attempt(self, give_up: GiveUp, action: Callable[..., object], *args: object) -> None:
+        """Do `action`; if it raises, `give_up`."""
+        try:
+            action(*args)
+        except Exception:
+            give_up()
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events of `fd`."""
@@ -62,9 +82,9 @@ class Loop:
         self._handlers.pop(fd, None)
         self._epoll.unregister(fd)
 
-    def soon(self, action: Callable[[], None]) -> None:
-        """Do `action` in the next round, after the others have had their turn."""
-        self._ready.append(action)
+    def soon(self, action: Callable[[], object], give_up: GiveUp) -> None:
+        """Do `action` in the next round, after the others have had their turn; see :meth:`add`."""
+        self._ready.append((action, give_up))
 
     def starve(self, listener: Waiting) -> None:
         """Resume `listener` when something has been closed."""
@@ -81,11 +101,11 @@ class Loop:
         events = self._epoll.poll(timeout_s)
         self.now_s = time.monotonic()
         for fd, mask in events:
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler(mask)
-        for action in ready:
-            action()
+            found = self._handlers.get(fd)
+            if found is not None:
+                self.attempt(found[1], found[0], mask)
+        for action, give_up in ready:
+            self.attempt(give_up, action)
         self._end_of_round(idle=not events and not ready)
 
     def _end_of_round(self, idle: bool) -> None:

@@ -15,8 +15,13 @@ come and go by the socket of control.py.
 
 It holds the listening sockets, the pidfd, the control socket and /dev/null, and nothing else
 of the host. It is not in the pod's PID namespace: the pod neither sees nor signals it.
+
+Rights: once it is there it needs none, and `confine` takes them away: to listen is what the
+callers do. So whoever takes it over through what a client or a member sends has gained a
+process that can talk to this pod.
 """
 
+import gc
 import os
 import resource
 import signal
@@ -55,7 +60,7 @@ def start(
     Args:
         pod_pidfd: of the pod's PID 1.
         control_fd: a socket made by control.bind(), or -1.
-        confine: gives rights away; called when the proxy needs none any more.
+        confine: gives all rights away; called in the pod's network, when the proxy needs none any more.
         before_go: called with its PID while it waits; if the caller is killed here, it ends too.
 
     Raises:
@@ -135,9 +140,9 @@ def serve(
         descriptors = _raise_limit()
         entered_user = _enter(pod_pidfd)
         podside.ensure_address()
+        confine()
     except OSError as err:
         raise NsboxError("cannot serve the pod's ports") from err
-    confine()
     server = _Server(listeners, descriptors)
     if control_fd >= 0:
         uids = frozenset({os.geteuid()} if entered_user else {os.geteuid(), 0})
@@ -162,6 +167,10 @@ def _leave_the_caller(keep: Sequence[int]) -> None:
     null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null_fd, number)
+    # What the caller's objects held is closed here. Were one of them garbage, its own end would close
+    # the number once more, which belongs to a client by then. A command collects none; we live longer.
+    gc.freeze()
+    gc.enable()
     process.close_all_but(fd for fd in keep if fd >= 0)
 
 
@@ -213,7 +222,7 @@ class _Server:
             nonlocal ended
             ended = True
 
-        self.loop.add(pod_pidfd, IN, end)
+        self.loop.add(pod_pidfd, IN, end, _nothing)
         while not ended:
             self.loop.round(self._flows.expire())
         for port in self._ports.values():

@@ -36,9 +36,8 @@ class Connection:
         self._targets = iter(podside.targets(client.family))
         self._waits = False  # for its next turn
         self.open = True
-        self._connect()
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """Try the next targets until one answers or is about to; else reset the client."""
         for target in self._targets:
             try:
@@ -46,7 +45,7 @@ class Connection:
             except OSError:
                 continue
             self._pod = End(sock)
-            self._loop.add(self._pod.fd, EDGES, self._pod_ready)
+            self._loop.add(self._pod.fd, EDGES, self._pod_ready, self.reset)
             if answered:
                 self._begin()
             return
@@ -59,7 +58,7 @@ class Connection:
             end.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Before streams: the round that brings the client's events then finds them.
         self._streams = (Stream(client, pod, self._pipes), Stream(pod, client, self._pipes))
-        self._loop.add(client.fd, EDGES, self._client_ready)
+        self._loop.add(client.fd, EDGES, self._client_ready, self.reset)
 
     def _pod_ready(self, events: int) -> None:
         pod = self._pod
@@ -70,7 +69,7 @@ class Connection:
                 self._loop.close(pod.sock)
                 self._loop.room -= 1  # for the next one
                 self._pod = None
-                return self._connect()
+                return self.connect()
             self._begin()
         self._ready(pod, events)
 
@@ -95,7 +94,7 @@ class Connection:
             self._close()
         elif any(more) and not self._waits:
             self._waits = True
-            self._loop.soon(self._next_turn)
+            self._loop.soon(self._next_turn, self.reset)
 
     def _next_turn(self) -> None:
         self._waits = False
@@ -139,7 +138,7 @@ class TcpListener:
         self._loop, self._pipes = loop, pipes
         self._connections: set[Connection] = set()
         self._listens = True
-        loop.add(self._sock.fileno(), IN, self._ready)
+        loop.add(self._sock.fileno(), IN, self._ready, self._pause)
 
     @property
     def count(self) -> int:
@@ -163,12 +162,13 @@ class TcpListener:
             connection = Connection(
                 self._loop, self._pipes, client, self.forward.pod_port, self._connections.discard
             )
-            if connection.open:
-                self._connections.add(connection)
+            self._connections.add(connection)
+            self._loop.attempt(connection.reset, connection.connect)
 
     def _pause(self) -> None:
-        self._loop.change(self._sock.fileno(), 0)
-        self._loop.starve(self)
+        if self._listens:
+            self._loop.change(self._sock.fileno(), 0)
+            self._loop.starve(self)
 
     def resume(self) -> None:
         """Take clients again, unless the port has been closed."""

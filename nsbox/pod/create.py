@@ -15,7 +15,7 @@ Killed later: the intent names the process, and the next command undoes both.
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Callable, NoReturn
 
 from ..errors import NsboxError, PodExists
 from ..linux import mounts, namespaces, process, syscalls
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # a pod without a network pays nothing for one
 _KILL_TIMEOUT_S = 10.0
 
 
-def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
+def create(spec: PodSpec, intend: Callable[[int], None] | None = None) -> tuple[PodRecord, process.Spawned]:
     """Make a pod and return its record and its pause, which is a child of the caller.
 
     Only for a process with one thread.
@@ -47,7 +47,7 @@ def create(spec: PodSpec) -> tuple[PodRecord, process.Spawned]:
         raise NsboxError("cannot shift the clocks of a pod", hint="that needs root; --with time alone does not")
     net = _open_net(spec)
     try:
-        return _create(spec, net)
+        return _create(spec, net, intend)
     finally:
         if net is not None:
             net.close()
@@ -62,7 +62,9 @@ def _open_net(spec: PodSpec) -> "Source | None":
     return netmodes.open_source(spec)
 
 
-def _create(spec: PodSpec, net: "Source | None") -> tuple[PodRecord, process.Spawned]:
+def _create(
+    spec: PodSpec, net: "Source | None", intend: Callable[[int], None] | None
+) -> tuple[PodRecord, process.Spawned]:
     sources = rootfs.open_sources(spec.root)
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
@@ -73,7 +75,7 @@ def _create(spec: PodSpec, net: "Source | None") -> tuple[PodRecord, process.Spa
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 if net is not None:
                     spec, sources = _with_names(spec, sources, held, record)
-                record, started = _start(spec, sources, held, record, net)
+                record, started = _start(spec, sources, held, record, net, intend)
                 held.write(record)
                 signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
             except BaseException:
@@ -135,7 +137,8 @@ def _kinds(spec: PodSpec) -> frozenset[str]:
 
 
 def _start(
-    spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord, net: "Source | None"
+    spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord, net: "Source | None",
+    intend: Callable[[int], None] | None,
 ) -> tuple[PodRecord, process.Spawned]:
     kinds = _kinds(spec)
     if net is not None:
@@ -149,6 +152,8 @@ def _start(
             idmaps.write_maps(pid)
         if net is not None:
             net.attach(record, pid, held.fd)
+        if intend is not None:
+            intend(held.fd)
 
     def prepare() -> None:
         if with_offsets:

@@ -21,7 +21,8 @@ class Ports(NamedTuple):
 
     Attributes:
         rows: (proto, host_address, host_port, pod_port) of each, with its real host port.
-        proxy: the process that serves them. It is in the pod's network namespace and no member.
+        proxy: the process that serves them, if there ever was one. It is in the pod's network
+            namespace and no member.
     """
 
     rows: tuple[Row, ...] = ()
@@ -33,6 +34,8 @@ def read(dir_fd: int) -> Ports:
     try:
         data = read_json(dir_fd, _FILE)
         rows = tuple((str(a), str(b), int(c), int(d)) for a, b, c, d in data["ports"])
+        if data["proxy"] is None:
+            return Ports(rows)
         boot_id, pid, start_time = data["proxy"]
         return Ports(rows, Identity(str(boot_id), int(pid), int(start_time)))
     except FileNotFoundError:
@@ -54,11 +57,12 @@ def exists(dir_fd: int) -> bool:
 
 
 def write(dir_fd: int, ports: Ports) -> None:
-    """Replace the file; without a proxy there is none."""
+    """Replace the file; without a port and a proxy there is none."""
     try:
-        if ports.proxy is not None:
+        if ports != Ports():
             rows = [list(row) for row in ports.rows]
-            return write_json(dir_fd, _FILE, {"ports": rows, "proxy": list(ports.proxy)})
+            who = None if ports.proxy is None else list(ports.proxy)
+            return write_json(dir_fd, _FILE, {"ports": rows, "proxy": who})
         if exists(dir_fd):
             os.unlink(_FILE, dir_fd=dir_fd)
     except OSError as err:

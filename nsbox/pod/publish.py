@@ -5,19 +5,21 @@
 
 The proxy ends with the pod. Killed by itself, it is started again by the next publish. The file
 is written first and the proxy follows: whichever step a command is killed at, what is open is
-listed, and the next publish or unpublish finishes what was begun.
+listed, and the next publish or unpublish finishes what was begun. For a pod that is being made
+it is written before the pod is ready.
 """
 
 import os
 import signal
 from contextlib import suppress
-from typing import Any, Iterable, Sequence
+from typing import Any, Collection, Iterable, Sequence
 
 from ..errors import NsboxError, PodDead
 from ..linux import process
 from ..net import control, listen, proxy
 from ..net.listen import Forward, Listening
 from ..ports import Port
+from ..privilege import rights
 from . import portfile, store, target
 
 _SOCKET = "ports"
@@ -40,6 +42,16 @@ def close(bound: Sequence[Listening]) -> None:
     """Let go of the sockets here; the proxy has its own."""
     for one in bound:
         one.socket.close()
+
+
+def intend(dir_fd: int, forwards: Iterable[Forward]) -> None:
+    """Write down what a pod that is being made shall publish; until :func:`publish` it is down.
+
+    Args:
+        dir_fd: of the pod's directory, whose lock is held.
+        forwards: with their real host ports, out of :func:`bind`.
+    """
+    portfile.write(dir_fd, portfile.Ports(tuple(forwards)))
 
 
 def publish(name: str, bound: Sequence[Listening]) -> None:
@@ -72,9 +84,10 @@ def publish(name: str, bound: Sequence[Listening]) -> None:
 def _serve(dir_fd: int, known: portfile.Ports, bound: Sequence[Listening], pod_pidfd: int) -> None:
     _close_unknown(dir_fd, known)
     serving = _serving(dir_fd, known)
-    new = [one.forward for one in bound]
+    new = {one.forward: None for one in bound}  # ordered, and looked up at once
     rows = (*(row for row in known.rows if row not in new), *new)
-    again = bind(Port(*row) for row in rows if row not in new and row not in (serving or ()))
+    open_ones = {*new, *(serving or ())}
+    again = bind(Port(*row) for row in rows if row not in open_ones)
     try:
         if serving is not None:
             portfile.write(dir_fd, known._replace(rows=rows))
@@ -97,7 +110,9 @@ def _start(
 
     try:
         with control.bind(dir_fd, _SOCKET) as desk:
-            started = proxy.start(bound, pod_pidfd, desk.fileno(), before_go=remember)
+            started = proxy.start(
+                bound, pod_pidfd, desk.fileno(), confine=rights.give_up_all, before_go=remember
+            )
         os.close(started.pidfd)
     except BaseException:
         if who is not None:  # a signal may come when it serves already
@@ -113,8 +128,19 @@ def _kill(who: process.Identity) -> None:
         os.close(pidfd)
 
 
+def find(name: str, ports: Iterable[Port]) -> list[Port]:
+    """What the pod publishes of `ports`, each found by its host's side, or by its pod's with host port 0.
+
+    Raises:
+        NsboxError: one of them is not published.
+    """
+    with store.lock(name) as held:
+        known = portfile.read(held.fd)
+        return [Port(*forward) for forward in _match(name, ports, _listed(held.fd, known))]
+
+
 def unpublish(name: str, ports: Iterable[Port]) -> None:
-    """Close published ports; their clients are reset. A port is found by its host's side.
+    """Close published ports, as :func:`find` finds them; their clients are reset.
 
     Cut off half way, what is open is still listed, and can be unpublished again.
 
@@ -123,13 +149,15 @@ def unpublish(name: str, ports: Iterable[Port]) -> None:
     """
     with store.lock(name) as held:
         known = portfile.read(held.fd)
-        wanted = [Forward(*row) for row in known.rows]
-        serving = _serving(held.fd, known) or []
-        unknown = [forward for forward in serving if forward not in wanted]
-        chosen = [_match(name, port, wanted + unknown) for port in ports]
+        chosen = set(_match(name, ports, _listed(held.fd, known)))
         left = known._replace(rows=tuple(row for row in known.rows if row not in chosen))
         portfile.write(held.fd, left)
         _close_unknown(held.fd, left)
+
+
+def _listed(dir_fd: int, known: portfile.Ports) -> dict[Forward, None]:
+    """What is asked for, then what is open besides. In this order, and looked up at once."""
+    return dict.fromkeys([*(Forward(*row) for row in known.rows), *(_serving(dir_fd, known) or ())])
 
 
 def _take_back(dir_fd: int, known: portfile.Ports) -> None:
@@ -142,20 +170,25 @@ def _take_back(dir_fd: int, known: portfile.Ports) -> None:
 
 def _close_unknown(dir_fd: int, known: portfile.Ports) -> None:
     """Close what the proxy serves beside `known`: an unpublish was cut off, or is to be done now."""
-    unknown = [forward for forward in _serving(dir_fd, known) or () if forward not in known.rows]
+    wanted = set(known.rows)
+    unknown = [forward for forward in _serving(dir_fd, known) or () if forward not in wanted]
     if unknown:
         control.remove(dir_fd, _SOCKET, unknown)
 
 
-def _match(name: str, port: Port, published: Sequence[Forward]) -> Forward:
+def _match(name: str, ports: Iterable[Port], published: Collection[Forward]) -> list[Forward]:
+    return [_match_one(name, port, published) for port in ports]
+
+
+def _match_one(name: str, port: Port, published: Collection[Forward]) -> Forward:
+    exact = Forward(*port)
+    if exact in published:
+        return exact
     for forward in published:
-        same_pod_port = forward.pod_port == port.pod_port
-        if port.host_port == 0 and same_pod_port and forward.proto == port.proto:
-            return forward
-        if forward[:3] == port[:3] and same_pod_port:
+        if port.host_port == 0 and (forward.pod_port, forward.proto) == (port.pod_port, port.proto):
             return forward
     raise NsboxError(
-        f"cannot unpublish {listen.place(Forward(*port))}: pod {name!r} does not publish it",
+        f"cannot unpublish {listen.place(exact)}: pod {name!r} does not publish it",
         hint=f"see what it publishes with: nsbox publish {name}",
     )
 

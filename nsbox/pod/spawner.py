@@ -144,7 +144,8 @@ def _create(request: dict[str, Any], fds: list[int], reply: socket.socket) -> No
     try:
         bound = publish.bind(ports)
         try:
-            record, started = create.create(spec)
+            wanted = [one.forward for one in bound]
+            record, started = create.create(spec, lambda fd: publish.intend(fd, wanted))
             if bound:
                 publish.publish(spec.name, bound)
         finally:
