@@ -104,22 +104,25 @@ def test_signals_that_were_not_blocked_are_not_blocked_afterwards():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
-def test_an_ignored_signal_stays_ignored(blocked):
-    """Red: install the handler without looking for SIG_IGN in _Inbox.open (nohup is broken)."""
-    old = signal.signal(USR1, signal.SIG_IGN)
-    pid, in_w, out_r = on_pipes("sh", "-c", "kill -USR1 $PPID; kill -USR2 $PPID; cat")
-    came = []
+def test_an_ignored_signal_stays_ignored():
+    """Red: install the handler without looking for SIG_IGN in _Inbox.open (nohup is broken).
 
-    def on_signal(signum):
-        came.append(signum)
-        if signum == USR2:
-            os.close(in_w)
-    try:
+    In a child, as above: a thread that has a signal unblocked would be ended by it.
+    """
+    def body():
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal.signal(USR1, signal.SIG_IGN)
+        pid, in_w, out_r = on_pipes("sh", "-c", "kill -USR1 $PPID; kill -USR2 $PPID; cat")
+        came = []
+
+        def on_signal(signum):
+            came.append(signum)
+            if signum == USR2:
+                os.close(in_w)
         assert attended(pid, [], on_signal, SIGNALS) == 0
-    finally:
-        signal.signal(USR1, old)
         os.close(out_r)
-    assert came == [USR2]
+        assert came == [USR2]
+    assert wait_exit(forked(body)) == 0
 
 
 def test_a_stopped_child_is_seen_through_sigchld():

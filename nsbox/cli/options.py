@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 from typing import Any, Sequence
 
 from .. import parse
@@ -37,10 +38,13 @@ class AnyOrder(argparse.ArgumentParser):
         if self._sorting or wants <= {None, "?"} or wants & {argparse.PARSER, argparse.REMAINDER}:
             return super().parse_known_args(args, namespace)
         self._sorting = True
+        # It changes its own rules meanwhile, and falls over putting them back when it is interrupted.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self._sorting = False
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> argparse.ArgumentParser:
