@@ -146,6 +146,10 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
 
 
 def _enter_namespaces(target: Target, todo: Plan) -> None:
+    # Those in the pod see the member-to-be from its birth on: they shall find nothing in it of the
+    # caller's memory and files, and not open the interpreter that it runs until it is another program.
+    attributes.hide_arguments(b"nsbox")
+    attributes.hide_from_others()
     if os.geteuid() == 0:
         attributes.drop_groups()  # in there it may not be possible any more
     namespaces.join(target.pidfd, todo.enter)
@@ -194,7 +198,7 @@ def _become_member(joining: Joining) -> NoReturn:
     spec, todo = joining.spec, joining.plan
     os.setsid()
     _become_root_of_namespace(todo)
-    attributes.hide_from_others()  # those in the pod shall not look into us meanwhile
+    attributes.hide_from_others()  # again: a change of user may have undone it
     if joining.client_pidfd >= 0:  # after the change of user, which would clear it
         attributes.die_with_parent(joining.client_pidfd)
     if "uts" in todo.new and joining.hostname:

@@ -40,14 +40,18 @@ def set_name(name: str) -> None:
 def hide_arguments(name: bytes) -> None:
     """Overwrite what /proc/PID shows as the caller's arguments and environment.
 
-    For a process that never calls execve(2): os.environ.clear() leaves that memory as it is.
+    Until it calls execve(2): os.environ.clear() leaves that memory as it is. Where the kernel lets
+    nobody but root look already, and so not the caller either, it stays.
     See arg_start to env_end in proc_pid_stat(5).
 
     Args:
         name: what is shown as its one argument, cut to the room there is.
     """
     arg_start, arg_end, env_start, env_end = map(int, process.stat_fields("self")[45:49])
-    mem_fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        mem_fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return
     try:
         os.pwrite(mem_fd, bytes(env_end - env_start), env_start)
         room = arg_end - arg_start

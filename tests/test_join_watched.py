@@ -1,0 +1,185 @@
+"""A process on its way into a pod, and those in the pod who look at it (rows A03, A04).
+
+It is a process of the host still, with the host's files open and the caller's environment in its
+memory, and the pod sees it in its /proc. The pods here have a user namespace of their own: in one
+without, root's processes may look into all others of root while they keep CAP_SYS_PTRACE.
+
+"Red when" in a docstring says how to break nsbox so that the test fails; each was tried.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakehost import UID
+from faultpoints import EVERY
+from inpod import python_path, with_python
+from procfs import TOP
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ns("user")]
+
+SECRET = "canary-secret"
+JOINS = 200 if EVERY else 25
+
+
+@pytest.fixture(params=["root's", "an ordinary user's"])
+def watched(request):
+    """A host, and the options for a pod with a user namespace on it."""
+    if request.param == "root's":
+        host, options = request.getfixturevalue("host"), ["--with", "user"]
+    else:
+        host, options = request.getfixturevalue("user_host"), []
+    yield host, options
+    host.nsbox("rm", "-f", "web", check=True)
+
+
+# ---- one moment after the other ----
+
+# Joins the pod "web", and stops where it is told: says so on its stdout, and goes on at a line.
+_HELD = """
+import os, sys
+from nsbox.cli import front
+from nsbox.linux import process
+from nsbox.pod import member
+say_fd, go_fd = os.dup(1), os.dup(0)
+def held(real):
+    def wrapper(*args, **kw):
+        os.write(say_fd, b"held\\n")
+        os.read(go_fd, 1)
+        return real(*args, **kw)
+    return wrapper
+place, name = {"member": member, "process": process}[sys.argv[1]], sys.argv[2]
+setattr(place, name, held(getattr(place, name)))
+sys.exit(front.run(["join", "web", *sys.argv[3:], "--", "true"]))
+"""
+MOMENTS = {
+    "in all its namespaces": ("member", "_become_member"),
+    "before it has its root": ("member", "_enter_root"),
+    "before the execve": ("process", "about_to_exec"),
+}
+# All that can be looked at, of every process but the one that looks and its children.
+LOOK = """
+for p in /proc/[0-9]*; do
+    [ $p = /proc/$$ ] && continue
+    echo "seen $p"
+    for l in exe cwd root; do readlink $p/$l; ls $p/$l/; done
+    ls -l $p/fd $p/map_files
+    cat $p/environ $p/cmdline $p/maps
+done 2>/dev/null | tr '\\0' '\\n'
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("own_root", [[], ["--rootfs", "busybox"]], ids=["in the pod's root", "with its own root"])
+def test_A03_who_is_about_to_join_cannot_be_looked_into(watched, moment, own_root):
+    """Red when: member._enter_namespaces does not hide before it joins: the child that waits for
+    its parent is seen, environment, open files and all."""
+    host, options = watched
+    host.nsbox("create", "web", "--rootfs", "busybox", *options, check=True)
+    with open(host.work / "open", "w") as file:
+        os.chown(file.fileno(), host.uid, host.uid)
+        joiner = host.popen(
+            ["sh", "-c", f'exec 7<{host.work}; exec "$@"', "sh", sys.executable, "-P", "-c", _HELD, *MOMENTS[moment],
+             *own_root],
+            stdin=subprocess.PIPE, env={"SECRET": SECRET}, cwd=host.work)  # fmt: skip
+        try:
+            assert joiner.stdout.readline() == "held\n", joiner.communicate(timeout=20)
+            said = host.nsbox("join", "web", "--", "sh", "-c", LOOK, check=True).stdout
+        finally:
+            out, err = joiner.communicate("go\n", timeout=20)
+    assert (joiner.returncode, out) == (0, ""), err
+    assert said.count("seen ") >= 2, f"only the pause was there: {said}"
+    for word in (SECRET, str(host.scratch), sys.executable, python_path(), "SECRET", "NSBOX_STATE", "XDG_RUNTIME_DIR"):
+        assert word not in said, [line for line in said.splitlines() if word in line]
+
+
+# ---- while many join ----
+
+# Looks into all that comes, and opens its program for writing. A file that is being executed cannot
+# be written to, so what was opened is kept, and tried again until the end.
+_ATTACK = """
+import json, os, signal, sys
+marks, known = sys.argv[1:], set()
+for path in ("/proc/self/exe", "/bin/busybox"):
+    known.add((os.stat(path).st_dev, os.stat(path).st_ino))
+met, read, kept, written, ends = set(), set(), {}, 0, []
+signal.signal(signal.SIGTERM, lambda *_: ends.append(1))
+def texts(top):
+    for name in ("exe", "cwd", "root"):
+        yield lambda: os.readlink(top + name)
+    for name in ("fd", "map_files"):
+        yield lambda: " ".join(os.readlink(f"{top}{name}/{each}") for each in os.listdir(top + name))
+    yield lambda: open(top + "environ", errors="replace").read()
+def write_to(fd):
+    try:
+        with open(f"/proc/self/fd/{fd}", "ab") as file:
+            return file.write(b"pwned")
+    except OSError:
+        return 0
+print("ready", flush=True)
+while not ends:
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit() or pid in ("1", str(os.getpid())):
+            continue
+        met.add(pid)
+        try:
+            fd = os.open(f"/proc/{pid}/exe", os.O_PATH)
+            about = os.fstat(fd)
+            if (about.st_dev, about.st_ino) in known or (about.st_dev, about.st_ino) in kept:
+                os.close(fd)
+            else:
+                kept[about.st_dev, about.st_ino] = fd
+        except OSError:
+            pass
+        for text in texts(f"/proc/{pid}/"):
+            try:
+                said = text()
+                read.update(mark for mark in marks if mark in said)
+            except OSError:
+                pass
+    written += sum(write_to(fd) for fd in kept.values())
+written += sum(write_to(fd) for fd in kept.values())
+opened = [os.readlink(f"/proc/self/fd/{fd}") for fd in kept.values()]
+print(json.dumps({"met": len(met), "read": sorted(read), "opened": opened, "written": written}), flush=True)
+"""
+
+
+def digests(*paths: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.mark.slow
+def test_A03_A04_while_many_join_nothing_of_the_host_is_read_or_overwritten(watched, rootfs):
+    """The interpreter is a copy that belongs to the user, so that nothing but nsbox protects it.
+
+    Red when: member._enter_namespaces does not hide before it joins.
+    """
+    host, options = watched
+    options += ["--rootfs", str(rootfs), *with_python(rootfs)]
+    for top, directories, files in os.walk(rootfs):
+        for path in (top, *(os.path.join(top, name) for name in directories + files)):
+            os.chown(path, host.uid, host.uid, follow_symlinks=False)
+    copy = host.work / "interpreter"
+    shutil.copy(python_path(), copy)
+    os.chown(copy, host.uid, host.uid)
+    env = {"PYTHONHOME": sys.base_prefix, "PYTHONPATH": ":".join([str(TOP), *filter(None, sys.path)]), "SECRET": SECRET}
+    files = (copy, Path(python_path()), *(TOP / "nsbox").rglob("*.py"))
+    before = digests(*files)
+    host.nsbox("create", "web", *options, check=True)
+    attacker = host.nsbox_popen("join", "web", "--", python_path(), "-I", "-S", "-c", _ATTACK, SECRET, str(host.scratch))
+    assert attacker.stdout.readline() == "ready\n", attacker.communicate(timeout=20)
+    for _ in range(JOINS):
+        done = host.run([copy, "-P", "-m", "nsbox", "join", "web", "--", "/bin/busybox", "true"], env=env, cwd=host.work)
+        assert done.returncode == 0, done.stderr
+    attacker.send_signal(signal.SIGTERM)
+    out, err = attacker.communicate(timeout=60)
+    said = json.loads(out)
+    assert said["met"] >= JOINS // 4, f"it met too few to tell anything: {said}"
+    assert (said["read"], said["opened"], said["written"]) == ([], [], 0), said
+    assert digests(*files) == before
