@@ -49,9 +49,11 @@ def end(record: PodRecord, timeout_s: float, say: Say = silent) -> None:
     try:
         pause_fd = process.open_process(record.pause)
     except ProcessLookupError:
+        _wake_supervisors(record)
         _end_recorded_members(record)
         return
     try:
+        _wake_supervisors(record)
         deadline = time.monotonic() + timeout_s
         if timeout_s > 0:
             signal_members(record, signal.SIGTERM)
@@ -157,6 +159,12 @@ def _kill_members(record: PodRecord) -> list[process.Identity]:
     return []
 
 
+def _wake_supervisors(record: PodRecord) -> None:
+    """One that somebody stopped collects no member, and PID 1 cannot end before all are collected."""
+    for one in _each(sorted({member.supervisor for member in _members(record.name)})):
+        process.send_signal(one.pidfd, signal.SIGCONT)
+
+
 def _end_pid_one(record: PodRecord, pause_fd: int, deadline: float, say: Say) -> None:
     process.send_signal(pause_fd, signal.SIGTERM)
     patience_s = _PAUSE_TIMEOUT_S
@@ -184,9 +192,11 @@ def _obeys_term(record: PodRecord) -> bool:
 
 
 def _blocker(record: PodRecord) -> str:
-    """Who keeps a PID namespace from going away: a zombie is collected by its tracer first."""
+    """Who keeps a PID namespace from going away: a zombie is collected by its parent or tracer first."""
     for one in inside.processes(record):
         if record.pause is None or one.pid != record.pause.pid:
+            if one.state == "Z":
+                return f"process {one.pid} has ended, and its parent {one.ppid} or a tracer does not collect it"
             return f"process {one.pid} ({one.state}) does not go away"
     return "its PID 1 does not go away"
 
