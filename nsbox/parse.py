@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .decode import bytes_fault
 from .errors import NsboxError, SpecError
-from .spec import EXTRA_KINDS, KIND_NAMES, NET_MODES, net_fault, normal_path, v4_fault
+from .spec import EXTRA_KINDS, KIND_NAMES, NET_MODES, net_fault, normal_path, userns_fault, v4_fault
 from .volumes import check_targets, parse_mount, parse_tmpfs, parse_volume
 from .words import (
     check_hostname, check_name, encode, hostname_of, parse_integer, parse_seconds, parse_size,
@@ -20,8 +20,8 @@ from .words import (
 __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
     "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_seconds",
-    "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_volume", "parse_with", "quote",
-    "split_init",
+    "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_userns", "parse_volume",
+    "parse_with", "quote", "split_init",
 ]
 
 ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end
@@ -161,6 +161,18 @@ def parse_ip(text: str) -> str:
     if why := v4_fault(text):
         raise SpecError(f"cannot use address {quote(text)}: {why}", hint="for example --ip 10.77.0.9")
     return text
+
+
+def parse_userns(text: str) -> str:
+    """Which ids a user namespace has: "auto", "keep-id", or a map "INSIDE:OUTSIDE:COUNT,..."."""
+    if not text:
+        raise SpecError("cannot use user namespace '': it is empty", hint=_USERNS_FORMS)
+    if why := userns_fault(text):
+        raise SpecError(f"cannot use user namespace {quote(text)}: {why}", hint=_USERNS_FORMS)
+    return text
+
+
+_USERNS_FORMS = "as in --userns=auto, or --userns=0:100000:65536; a pod's name stands before a bare --userns"
 
 
 def parse_signal(text: str) -> int:

@@ -96,6 +96,7 @@ class PodSpec(NamedTuple):
         pause: "static", the small program, or "python", the readable one that stays an interpreter.
         net: one of NET_MODES, "pod:NAME", "ns:/PATH" or the name of a network.
         ip: the v4 address in that network, or "" for any free one.
+        userns: which ids a user namespace of its own has: "auto", "keep-id" or a map; "" adds none.
     """
 
     name: str
@@ -111,6 +112,7 @@ class PodSpec(NamedTuple):
     pause: str = "static"
     net: str = "none"
     ip: str = ""
+    userns: str = ""
 
 
 class MemberSpec(NamedTuple):
@@ -173,6 +175,13 @@ def v4_fault(address: str) -> str:
     """Why `address` is no IPv4 address of four plain numbers, or ""."""
     found = _V4.fullmatch(address)
     return "" if found and all(int(part) < 256 for part in found.groups()) else "it is no IPv4 address"
+
+
+def userns_fault(userns: str) -> str:
+    """Why `userns` cannot say which ids a user namespace has, or ""; "" asks for none."""
+    from . import idranges  # here, because few pods have one
+
+    return idranges.userns_fault(userns) if userns else ""
 
 
 def target_fault(target: str) -> str:
@@ -253,6 +262,7 @@ _POD = decode.record(PodSpec, {
     "stop_timeout_s": decode.number(float, 0, STOP_TIMEOUT_MAX_S), "die_with_parent": _FLAG,
     "pause": decode.text(lambda word: "" if word in PAUSES else "no such pause"),
     "net": decode.text(net_fault), "ip": decode.text(lambda word: v4_fault(word) if word else ""),
+    "userns": decode.text(userns_fault),
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,

@@ -13,6 +13,7 @@ _EXAMPLE = """\
 example:
   PID=$(sudo nsbox create web --rootfs busybox)
   sudo nsbox join web -- hostname
+  sudo nsbox create safe --userns --rootfs busybox     its root is nobody on the host
 
 The same by hand (without a pause that reaps, and without a name):
   sudo unshare --pid --uts --ipc --net --mount --fork chroot rootfs sleep inf &
@@ -38,6 +39,9 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
                        help="what members share by default, as pid,net or +mnt; all if not given")
     group.add_argument("--with", metavar="LIST", dest="with_kinds", action="append", default=[],
                        help="namespaces to make besides: user, cgroup, time")
+    group.add_argument("--userns", metavar="auto|keep-id|MAP", nargs="?", const="auto",
+                       help="add a user namespace whose root is not the host's: auto (if nothing is written) "
+                       "gives it 65536 ids of its own, keep-id keeps yours, MAP is INSIDE:OUTSIDE:COUNT[,…]")
     group.add_argument("--monotonic", metavar="SECONDS", help="shift CLOCK_MONOTONIC; implies --with time")
     group.add_argument("--boottime", metavar="SECONDS", help="shift CLOCK_BOOTTIME; implies --with time")
     group.add_argument("--net", metavar="NET", default="none",
@@ -100,6 +104,7 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         pause=args.pause,
         net=_net(args),
         ip=parse.parse_ip(args.ip) if args.ip is not None else "",
+        userns=parse.parse_userns(args.userns) if args.userns is not None else "",
     )
 
 

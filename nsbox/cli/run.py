@@ -10,8 +10,9 @@ from . import clean, create, options, publish
 _EXAMPLE = """\
 example:
   sudo nsbox run --rootfs rootfs -- /bin/sh
+  sudo nsbox run --rootfs rootfs --userns -- /bin/sh     with a root that is nobody on the host
 
-stands for
+The first stands for
   sudo unshare --pid --uts --ipc --mount -f chroot rootfs /bin/sh
 
 with its own network and /proc, a reaping PID 1, and nothing left behind.

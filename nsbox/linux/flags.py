@@ -33,6 +33,7 @@ class MountAttr(enum.IntFlag):
     MOUNT_ATTR_NOSUID = 0x02
     MOUNT_ATTR_NODEV = 0x04
     MOUNT_ATTR_NOEXEC = 0x08
+    MOUNT_ATTR_IDMAP = 0x10_0000
 
 
 class OpenTreeFlag(enum.IntFlag):

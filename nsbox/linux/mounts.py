@@ -11,7 +11,7 @@ import stat
 from typing import Mapping, NamedTuple
 
 from . import syscalls
-from .flags import MountAttr, OpenTreeFlag, Resolve
+from .flags import MountAttr, MountFlag, OpenTreeFlag, Resolve
 
 # A symlink is followed, but never out of the root; the links of /proc/PID never.
 IN_ROOT = Resolve.RESOLVE_IN_ROOT | Resolve.RESOLVE_NO_MAGICLINKS
@@ -162,6 +162,34 @@ def clone_tree(fd: int, *, recursive: bool) -> int:
     """A detached copy of the mount at `fd`, what a bind mount attaches. See open_tree(2)."""
     flags = OpenTreeFlag.OPEN_TREE_CLONE | OpenTreeFlag.AT_EMPTY_PATH
     return syscalls.open_tree(fd, "", flags | (OpenTreeFlag.AT_RECURSIVE if recursive else 0))
+
+
+def clone_apart(fd: int, *, recursive: bool, userns_fd: int = -1) -> int:
+    """The same for another mount namespace: what is mounted on it there does not travel back.
+
+    Args:
+        userns_fd: the owners of the files are those inside this user namespace, its root for 0.
+
+    Raises:
+        OSError: among others EINVAL, a file system that cannot be idmapped.
+    """
+    tree_fd = clone_tree(fd, recursive=recursive)
+    attributes = MountAttr.MOUNT_ATTR_IDMAP if userns_fd >= 0 else MountAttr(0)
+    try:
+        syscalls.mount_setattr(
+            tree_fd, attributes, recursive=recursive, propagation=MountFlag.MS_PRIVATE, userns_fd=max(userns_fd, 0)
+        )
+    except BaseException:
+        os.close(tree_fd)
+        raise
+    return tree_fd
+
+
+def filesystem_of(fd: int) -> str:
+    """The type of the file system behind a descriptor, or "". See proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        facts = dict(line.split(":", 1) for line in file if ":" in line)
+    return next((one.fstype for one in read_mountinfo() if one.mount_id == int(facts["mnt_id"])), "")
 
 
 def attach(mount_fd: int, target_fd: int) -> None:

@@ -227,9 +227,16 @@ def fsmount(fs_fd: int, attributes: MountAttr) -> int:
     return _call(_fsmount, fs_fd, fl.FSMOUNT_CLOEXEC, int(attributes))
 
 
-def mount_setattr(mount_fd: int, attributes: MountAttr, *, recursive: bool) -> None:
-    """Add attributes to a mount, with `recursive` to all mounts below it too. See mount_setattr(2)."""
-    attr = MountAttrStruct(attr_set=int(attributes))
+def mount_setattr(
+    mount_fd: int, attributes: MountAttr, *, recursive: bool,
+    propagation: MountFlag = MountFlag(0), userns_fd: int = 0,
+) -> None:  # fmt: skip
+    """Add attributes to a mount, with `recursive` to all mounts below it too. See mount_setattr(2).
+
+    With MOUNT_ATTR_IDMAP the owners of files are seen through the maps of `userns_fd`: once, for a
+    mount that was never attached, by who has CAP_SYS_ADMIN over the file system.
+    """
+    attr = MountAttrStruct(attr_set=int(attributes), propagation=int(propagation), userns_fd=userns_fd)
     where = fl.AT_EMPTY_PATH | (int(OpenTreeFlag.AT_RECURSIVE) if recursive else 0)
     _call(
         _mount_setattr, mount_fd, b"", where, ctypes.byref(attr), ctypes.sizeof(attr),

@@ -86,6 +86,7 @@ class Pod:
         stop_timeout_s: seconds between SIGTERM and SIGKILL when it is stopped.
         net: where its network comes from, as for ``nsbox create --net``.
         ip: its v4 address in that network; a free one if not given.
+        userns: "auto", "keep-id" or a map, as for ``nsbox create --userns``.
         publish: "[IP:]HOST:POD[/udp]" each, as for ``nsbox create -p``.
     """
 
@@ -110,6 +111,7 @@ class Pod:
         keep: bool = False,
         net: str = "none",
         ip: str = "",
+        userns: str = "",
         publish: Iterable[str] = (),
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
@@ -126,6 +128,7 @@ class Pod:
             die_with_parent=not keep,
             net=parse.parse_net(net),
             ip=parse.parse_ip(ip) if ip else "",
+            userns=parse.parse_userns(userns) if userns else "",
         )
         self._ports = [port for word in publish for port in parse_publish(word)]
         if self._ports:

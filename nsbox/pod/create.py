@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from ..errors import NsboxError, PodExists
 from ..linux import mounts, namespaces, process, syscalls
-from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes, idmaps
 from ..spec import POD_KINDS, PodSpec, RootSpec
@@ -69,8 +68,8 @@ def _create(
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
-        record = _intent(spec)
-        with _reserve(record) as held:
+        record, held = _reserve(_intent(spec), spec.userns)
+        with held:
             try:
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 if net is not None:
@@ -121,7 +120,16 @@ def _with_names(
     return spec._replace(root=root), sources._replace(volume_fds=sources.volume_fds + more.volume_fds)
 
 
-def _reserve(record: PodRecord) -> store.Locked:
+def _reserve(record: PodRecord, userns: str) -> tuple[PodRecord, store.Locked]:
+    """Take the name, and ids where the pod has its own."""
+    if not userns:
+        return record, _take_name(record)
+    from .users import reserve
+
+    return reserve(record, userns, _take_name)
+
+
+def _take_name(record: PodRecord) -> store.Locked:
     try:
         return store.reserve(record)
     except PodExists:
@@ -133,7 +141,7 @@ def _reserve(record: PodRecord) -> store.Locked:
 
 def _kinds(spec: PodSpec) -> frozenset[str]:
     kinds = POD_KINDS | spec.with_kinds
-    return kinds if os.geteuid() == 0 else kinds | {"user"}
+    return kinds | {"user"} if spec.userns or os.geteuid() != 0 else kinds
 
 
 def _start(
@@ -143,12 +151,18 @@ def _start(
     kinds = _kinds(spec)
     if net is not None:
         kinds = net.kinds(kinds)
+    users = None
+    if spec.userns:
+        from .users import make
+
+        users = make(record, spec.root, sources)
+        sources = users.sources
 
     def write_identity(pid: int) -> None:
         nonlocal record
         record = record._replace(pause=process.identify(pid))
         held.write(record)
-        if "user" in kinds:
+        if "user" in kinds and users is None:
             idmaps.write_maps(pid)
         if net is not None:
             net.attach(record, pid, held.fd)
@@ -156,48 +170,46 @@ def _start(
             intend(held.fd)
 
     def prepare() -> None:
-        if with_offsets:
-            _shift_clocks(spec)
+        if users is not None:
+            users.enter()
+        if any(spec.time):
+            namespaces.unshare_time(*spec.time)
         if net is not None:
             net.enter()
 
-    with_offsets = any(spec.time)
+    entered = frozenset({"time"} if any(spec.time) else ()) | ({"user"} if spec.userns else frozenset())
     maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(
-            namespaces.flags_of(kinds - {"time"} if with_offsets else kinds),
+            namespaces.flags_of(kinds - entered),
             lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds),
             doing=f"create pod {spec.name!r}",
-            prepare=prepare if with_offsets or net is not None else None,
+            prepare=prepare,
             before_go=write_identity,
         )
     finally:
         if maker_pidfd >= 0:
             os.close(maker_pidfd)
+        if users is not None:
+            users.close()
     ids = namespaces.ids_of(started.pid)
     return record._replace(
         phase="ready", kinds=tuple((name, ids[name]) for name in sorted(kinds) if name in ids)
     ), started
 
 
-def _shift_clocks(spec: PodSpec) -> None:
-    """Make the time namespace here: its offsets can be set only while nobody is inside."""
-    syscalls.unshare(CloneFlag.CLONE_NEWTIME)
-    fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(fd, f"monotonic {spec.time.monotonic_s} 0\nboottime {spec.time.boottime_s} 0\n".encode())
-    os.close(fd)
-
-
 def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
     os.setsid()
     attributes.drop_groups()
+    program = None if spec.init or spec.pause == "python" else pause.program()
+    if not program and not spec.init:
+        attributes.hide_arguments(b"pause")  # while there is a /proc, and it lets us
+    if spec.userns and spec.userns != "keep-id":
+        attributes.become_root()
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
-    program = None if spec.init or spec.pause == "python" else pause.program()
     program_fd = execute.sealed_program("pause", program) if program else -1
-    if program_fd < 0 and not spec.init:
-        attributes.hide_arguments(b"pause")  # while there is a /proc
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()

@@ -66,6 +66,10 @@ def start(
     if own_root and target.pod is not None and _has_names(target.pod, todo):
         spec = _with_names(target.pod, spec)
     sources = rootfs.open_sources(spec.root) if spec.root is not None else None
+    if spec.root is not None and sources is not None and "user" in todo.enter:
+        from . import users
+
+        sources = users.for_member(target, spec.root, sources)
     joining = Joining(
         target, spec, todo, spec.root, sources,
         _pod_shm(target, todo) if own_root else -1,
@@ -197,7 +201,7 @@ def _become_member(joining: Joining) -> NoReturn:
     """Runs in the member-to-be, in all its namespaces, until it becomes the user's program."""
     spec, todo = joining.spec, joining.plan
     os.setsid()
-    _become_root_of_namespace(todo)
+    _become_root_of_namespace(joining)
     attributes.hide_from_others()  # again: a change of user may have undone it
     if joining.client_pidfd >= 0:  # after the change of user, which would clear it
         attributes.die_with_parent(joining.client_pidfd)
@@ -221,12 +225,12 @@ def _is_chrooted(joining: Joining) -> bool:
     return joining.target.pod is not None and joining.target.pod.chroot
 
 
-def _become_root_of_namespace(todo: Plan) -> None:
+def _become_root_of_namespace(joining: Joining) -> None:
     attributes.drop_groups()
-    if "user" in todo.enter:
+    pod = joining.target.pod
+    if "user" in joining.plan.enter and (pod is None or pod.userns != "keep-id"):
         try:
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+            attributes.become_root()
         except OSError:
             pass  # the namespace maps no root: stay who we are there
 

@@ -124,7 +124,7 @@ def open_source(spec: PodSpec) -> Source:
     kind, _, detail = spec.net.partition(":")
     if spec.ip and not is_linked(spec.net):
         raise SpecError("cannot use an address without a network", hint="--ip goes with --net bridge or --net NAME")
-    if detail and os.geteuid() == 0 and "user" in spec.with_kinds:
+    if detail and (spec.userns or os.geteuid() == 0 and "user" in spec.with_kinds):
         raise SpecError("cannot share a network with a user namespace of one's own: it would have no right to it")
     if kind == "pod" and detail:
         return _of_pod(detail)

@@ -30,6 +30,8 @@ class PodRecord(NamedTuple):
         vantage: inode numbers of the PID and time namespaces in which the numbers of the
             identities were read; from anywhere else they mean other processes, or none.
         net: where its network comes from, as in PodSpec.
+        userns: "auto", "keep-id" or "map", or "" for a pod without ranges of ids.
+        uid_map: (inside, outside, how many) each: ids that no other pod may get. gid_map: the same.
     """
 
     id: str
@@ -48,6 +50,9 @@ class PodRecord(NamedTuple):
     stop_timeout_s: float = 10.0
     vantage: tuple[int, int] = (0, 0)
     net: str = "none"
+    userns: str = ""
+    uid_map: tuple[tuple[int, int, int], ...] = ()
+    gid_map: tuple[tuple[int, int, int], ...] = ()
 
 
 class MemberRecord(NamedTuple):
@@ -112,6 +117,9 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         stop_timeout_s=float(_typed(data, "stop_timeout_s", (int, float))),
         vantage=_vantage(data),
         net=_typed(data, "net", str) if "net" in data else "none",  # pods of an nsbox without networks
+        userns=_typed(data, "userns", str) if "userns" in data else "",  # the same, of one without ranges
+        uid_map=_id_map(data, "uid_map"),
+        gid_map=_id_map(data, "gid_map"),
     )
 
 
@@ -190,6 +198,14 @@ def _vantage(data: dict[str, Any]) -> tuple[int, int]:
     if len(value) != 2 or not all(type(item) is int for item in value):
         raise CorruptFile("vantage: wrong type")
     return value[0], value[1]
+
+
+def _id_map(data: dict[str, Any], key: str) -> tuple[tuple[int, int, int], ...]:
+    value = _typed(data, key, list) if key in data else []
+    for item in value:
+        if not isinstance(item, list) or len(item) != 3 or not all(type(number) is int for number in item):
+            raise CorruptFile(f"{key}: wrong type")
+    return tuple((inside, outside, count) for inside, outside, count in value)
 
 
 def _strings(data: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "created": record.created_s,
         "rootfs": record.rootfs,
         "root_change": "chroot" if record.chroot else ("pivot_root" if record.rootfs else "none"),
+        "userns": record.userns or None,
         "network": netmodes.describe(record),
         **_links(record),
         "holds": [name for name, _ in record.kinds],

@@ -16,6 +16,8 @@ from ..spec import RootSpec, Tmpfs, Volume
 from . import devices
 from .places import NOTHING_RUNS, O_PATH_DIR, mount_at, mount_on, own_directory, step
 
+_OPEN_TO_ALL = "/tmp"  # on every machine
+
 
 class Sources(NamedTuple):
     """What a root is made from, open before anything changes. All O_PATH.
@@ -23,10 +25,12 @@ class Sources(NamedTuple):
     Attributes:
         root_fd: the directory given as rootfs, or -1 for the host's tree.
         volume_fds: one for each volume, in order.
+        idmapped: they are detached copies of the mounts, with the ids of the pod; see users.py.
     """
 
     root_fd: int
     volume_fds: tuple[int, ...]
+    idmapped: bool = False
 
     def close(self) -> None:
         """Let go of all of them."""
@@ -92,7 +96,7 @@ def _make_private() -> None:
 
 def _enter_rootfs(root: RootSpec, sources: Sources, world: devices.World) -> int:
     purpose = f"use rootfs {root.path!r}"
-    root_fd = step(purpose, _attach_root, root, sources.root_fd)
+    root_fd = step(purpose, _attach_root, root, sources)
     _mount_proc(root_fd)
     _mount_sys(root_fd, world)
     dev_fd = devices.mount_dev(root_fd, world)
@@ -110,17 +114,26 @@ def _enter_rootfs(root: RootSpec, sources: Sources, world: devices.World) -> int
     return os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=dev_fd)
 
 
-def _attach_root(root: RootSpec, known_fd: int) -> int:
-    """Attach the root file system over its own directory, seen here alone; return its fd."""
-    lower_fd = mounts.reopen_host_path(root.path, known_fd)
+def _attach_root(root: RootSpec, sources: Sources) -> int:
+    """Attach the root file system over its own directory, seen here alone; return its fd.
+
+    With the ids of a pod it goes elsewhere, for the way to its directory may be closed to them. Not
+    over "/": what is stacked there would stay when the old root is taken off.
+    """
+    if sources.idmapped:
+        lower_fd, place_fd = sources.root_fd, os.open(_OPEN_TO_ALL, O_PATH_DIR)
+    else:
+        lower_fd = place_fd = mounts.reopen_host_path(root.path, sources.root_fd)
     if root.in_place:
-        mount_fd = mounts.clone_tree(lower_fd, recursive=True)
+        mount_fd = lower_fd if sources.idmapped else mounts.clone_tree(lower_fd, recursive=True)
         attrs = MountAttr.MOUNT_ATTR_NODEV
         if root.read_only:  # what is mounted in the tree too, and before ours come on top
             attrs |= MountAttr.MOUNT_ATTR_RDONLY
         syscalls.mount_setattr(mount_fd, attrs, recursive=True)
-        mounts.attach(mount_fd, lower_fd)
+        mounts.attach(mount_fd, place_fd)
         return mount_fd
+    if sources.idmapped:
+        mounts.attach(lower_fd, place_fd)
     # What is written lives in memory and dies with the mount namespace: nothing to clean up.
     scratch_fd = mounts.new_filesystem("tmpfs", {"mode": "0700"}, mounts.MNT_BASE_ATTRS)
     mounts.attach(scratch_fd, lower_fd)
@@ -181,7 +194,7 @@ def _mount_volumes(root: RootSpec, sources: Sources, root_fd: int, *, make_targe
     wanted: list[tuple[Volume | Tmpfs, int]] = [(tmpfs, -1) for tmpfs in root.tmpfs]
     # All sources before the first mount: that one may hide the next one's source.
     for volume, fd in zip(root.volumes, sources.volume_fds, strict=True):
-        wanted.append((volume, step(_purpose(volume), _clone_source, volume, fd)))
+        wanted.append((volume, step(_purpose(volume), _clone_source, volume, fd, sources.idmapped)))
     if not wanted:
         return
     places = Places(root_fd, make_targets, reserved_devices(root_fd))
@@ -240,9 +253,11 @@ def _purpose(volume: Volume) -> str:
     return f"mount {volume.source!r} on {volume.target!r}"
 
 
-def _clone_source(volume: Volume, known_fd: int) -> int:
+def _clone_source(volume: Volume, known_fd: int, is_clone: bool) -> int:
     """A copy of the mount at the source, attached nowhere, with the attributes of a volume."""
-    tree_fd = mounts.clone_tree(mounts.reopen_host_path(volume.source, known_fd), recursive=True)
+    tree_fd = known_fd
+    if not is_clone:
+        tree_fd = mounts.clone_tree(mounts.reopen_host_path(volume.source, known_fd), recursive=True)
     attrs = mounts.MNT_BASE_ATTRS
     if volume.read_only:
         attrs |= MountAttr.MOUNT_ATTR_RDONLY

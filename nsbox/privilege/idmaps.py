@@ -5,7 +5,6 @@ import os
 from ..errors import NsboxError, hint_for
 
 
-
 def write_maps(pid: int) -> None:
     """Give the new user namespace of `pid` its users and groups; may be done once.
 
@@ -16,13 +15,13 @@ def write_maps(pid: int) -> None:
         NsboxError: the kernel or the machine's policy refuses.
     """
     if os.geteuid() == 0:
-        _write(pid, "uid_map", _same_as_ours("uid_map"))
-        _write(pid, "gid_map", _same_as_ours("gid_map"))
+        write_file(pid, "uid_map", _same_as_ours("uid_map"))
+        write_file(pid, "gid_map", _same_as_ours("gid_map"))
         return
-    _write(pid, "uid_map", f"0 {os.geteuid()} 1")
+    write_file(pid, "uid_map", f"0 {os.geteuid()} 1")
     # Since Linux 3.19 an unprivileged gid_map needs "deny" in setgroups first.
-    _write(pid, "setgroups", "deny")
-    _write(pid, "gid_map", f"0 {os.getegid()} 1")
+    write_file(pid, "setgroups", "deny")
+    write_file(pid, "gid_map", f"0 {os.getegid()} 1")
 
 
 def _same_as_ours(name: str) -> str:
@@ -32,7 +31,8 @@ def _same_as_ours(name: str) -> str:
     return "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
 
 
-def _write(pid: int, name: str, text: str) -> None:
+def write_file(pid: int, name: str, text: str) -> None:
+    """Write a map of the user namespace of `pid`, or its setgroups. Raises NsboxError."""
     path = f"/proc/{pid}/{name}"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
