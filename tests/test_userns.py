@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ns("user")]
 
 FIXED = 0x7000_0000
 SAFE = ("--userns", "--rootfs", "busybox")
+HTTPD = ("httpd", "-f", "-p", "80", "-h", "/etc")
 
 
 def ids_of(host: FakeHost, name: str) -> list[list[list[int]]]:
@@ -187,7 +188,8 @@ def test_a_file_that_all_may_read_and_that_is_mounted_to_be_read_is_not_the_pod_
     file.chmod(0o644)
     with pod(host, "web", *SAFE, "--net", "host", "-v", f"{file}:/conf:ro"):
         for path in ("/conf", "/etc/hosts"):
-            said = inside(host, "web", f"mount -o remount,bind,rw {path}; stat -c %u {path}; echo x >> {path}", status=1)
+            script = f"mount -o remount,bind,rw {path}; stat -c %u {path}; echo x >> {path}"
+            said = inside(host, "web", script, status=1)
             assert said == "65534"
         assert inside(host, "web", "cat /conf") == "conf"
     assert file.read_text() == "conf\n"
@@ -261,7 +263,7 @@ def test_the_lines_of_root_are_used_where_there_are_any(host: FakeHost) -> None:
         for number in range(3):
             host.nsbox("create", f"p{number}", *SAFE, check=True)
             starts.append([ranges[0][1] for ranges in ids_of(host, f"p{number}")])
-        assert starts == [[100000, 800000], [300000, 865536], [365536, 931072 - 1 + 1]]
+        assert starts == [[100000, 800000], [300000, 865536], [365536, 931072]]
         done = host.nsbox("create", "more", "--userns")
         line, hint = done.stderr.splitlines()
         assert done.returncode == 125 and "/etc/subuid has no line with 65536 free ids" in line, line
@@ -320,7 +322,7 @@ def test_networks_and_published_ports_work(host: FakeHost) -> None:
     with pod(host, "left", *SAFE, "--net", "bridge", "-p", "8080:80"), pod(host, "right", *SAFE, "-p", "8081:80"):
         host.nsbox("net", "connect", "right", "bridge", check=True)
         for name, port in (("left", 8080), ("right", 8081)):
-            host.nsbox("join", name, "-d", "--rootfs", "busybox", "--", "httpd", "-f", "-p", "80", "-h", "/etc", check=True)
+            host.nsbox("join", name, "-d", "--rootfs", "busybox", "--", *HTTPD, check=True)
             for _ in until(SETTLE_S, pause=0.05):
                 done = host.run(["curl", "-s", f"http://127.0.0.1:{port}/group"])
                 if done.stdout:
