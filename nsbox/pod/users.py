@@ -36,7 +36,7 @@ def reserve(
 ) -> tuple[PodRecord, store.Locked]:
     """Choose the ids of a new pod and take its name, in one step for all who do that at the same time.
 
-    Who holds a pod's lock may take the lock for this, never the other way round.
+    `take` may lock pods, so who holds a pod's lock must not come here.
 
     Raises:
         SpecError: root cannot have this. NsboxError: no range is free, given or allowed.
@@ -80,12 +80,14 @@ def _of_user(what: str, own: int, span: tuple[int, int] | None) -> IdMap:
 
 def _of_root(what: str) -> IdMap:
     """65536 ids that no record of a pod names."""
-    records = [entry.record for entry in store.entries()]
-    if None in records:
-        raise _unreadable()
+    records = []
+    for entry in store.entries():
+        if entry.record is None:
+            raise _unreadable(entry.name)
+        records.append(entry.record)
     used = [
         (outside, count)
-        for record in records if record is not None
+        for record in records
         for inside, outside, count in (record.uid_map if what == "uid" else record.gid_map)
         if inside != outside  # those are the host's own, and nobody's alone
     ]
@@ -101,8 +103,7 @@ def _of_root(what: str) -> IdMap:
     return (IdRange(0, start, COUNT),)
 
 
-def _unreadable() -> NsboxError:
-    name = next(entry.name for entry in store.entries() if entry.record is None)
+def _unreadable(name: str) -> NsboxError:
     return NsboxError(f"cannot tell which ids are free: the record of pod {name!r} is corrupt",
                       hint=f"remove it with: nsbox rm --force {name}")  # fmt: skip
 
