@@ -29,6 +29,7 @@ VERBS = {
     "ls": ("look", "list the pods"),
     "inspect": ("look", "show everything about a pod or a process"),
     "ps": ("look", "list the processes of a pod"),
+    "map": ("map", "show which process is in which namespace"),
     "logs": ("logs", "show what a detached member has printed"),
     "wait": ("end", "wait for detached members and print their exit statuses"),
     "stop": ("end", "end the processes of pods, and keep their records"),
