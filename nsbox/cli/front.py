@@ -40,6 +40,7 @@ VERBS = {
     "unpublish": ("publish", "close published ports of a pod"),
     "net": ("net", "make networks, and connect pods to them"),
     "rootfs": ("rootfs", "build, list and remove root file systems"),
+    "doctor": ("doctor", "find out what this machine allows, and how to mend it"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }
 _WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse
