@@ -35,6 +35,8 @@ CHECKS = (
     Check("filesystems", "file systems of a root", kernel.filesystems,
           "--rootfs without --in-place (overlay), and the parts of every root", _MOUNTS,
           "a kernel with overlayfs, tmpfs, POSIX message queues and devpts, usable in user namespaces"),
+    Check("idmap", "idmapped mounts", kernel.idmapped_mounts, "create --userns as root with --rootfs", (),
+          "Linux 5.12 or newer, and ext4, xfs, btrfs or (since 6.3) tmpfs below the root file systems"),
     Check("time", "time namespaces", kernel.time_namespace, "--with time, --monotonic, --boottime", ("L15",),
           "Linux 5.6 or newer with CONFIG_TIME_NS"),
     Check("newuidmap", "helpers for ranges of ids", machine.range_helpers,
