@@ -82,6 +82,9 @@ class Interrupted(BaseException):
 _LIMITS = "a limit on namespaces is reached: nesting depth 32, or one of /proc/sys/user/max_*_namespaces"
 _ROOT_OR_USERNS = "run it as root, or allow user namespaces for ordinary users"
 
+_UNMAPPED = "its user namespace has no such user or group: create --userns gives a pod 65536 of each"
+_NOT_ROOT = "only root, in a pod its root, becomes somebody else"
+
 # What to do about it, keyed by (call, errno).
 HINTS = {
     ("clone3", errno.EPERM): _ROOT_OR_USERNS,
@@ -96,6 +99,12 @@ HINTS = {
     ("pivot_root", errno.EINVAL): "the current root cannot be pivoted (an initramfs?): see --chroot",
     ("mount_setattr", errno.ENOSYS): "needs Linux 5.12",
     ("openat2", errno.ENOSYS): "needs Linux 5.6 and a seccomp policy that allows openat2",
+    ("setgroups", errno.EPERM): "no supplementary groups can be had here: name one group, as in USER:GROUP",
+    ("setgroups", errno.EINVAL): _UNMAPPED,
+    ("setresgid", errno.EPERM): _NOT_ROOT,
+    ("setresgid", errno.EINVAL): _UNMAPPED,
+    ("setresuid", errno.EPERM): _NOT_ROOT,
+    ("setresuid", errno.EINVAL): _UNMAPPED,
     ("write uid_map", errno.EPERM): "this machine's policy may forbid user namespaces (AppArmor, seccomp)",
     ("write uid_map", errno.EACCES): "this machine's policy may forbid user namespaces (AppArmor, seccomp)",
 }

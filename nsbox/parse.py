@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .decode import bytes_fault
 from .errors import NsboxError, SpecError
+from .runas import parse_user
 from .spec import EXTRA_KINDS, KIND_NAMES, NET_MODES, net_fault, normal_path, userns_fault, v4_fault
 from .volumes import check_targets, parse_mount, parse_tmpfs, parse_volume
 from .words import (
@@ -20,8 +21,8 @@ from .words import (
 __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
     "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_seconds",
-    "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_userns", "parse_volume",
-    "parse_with", "quote", "split_init",
+    "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_user", "parse_userns",
+    "parse_volume", "parse_with", "quote", "split_init",
 ]
 
 ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end

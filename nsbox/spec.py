@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from . import decode
+from .runas import user_fault
 
 # The order in which one process may join them, names as under /proc/PID/ns: namespaces(7).
 KIND_NAMES = ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")
@@ -97,6 +98,7 @@ class PodSpec(NamedTuple):
         net: one of NET_MODES, "pod:NAME", "ns:/PATH" or the name of a network.
         ip: the v4 address in that network, or "" for any free one.
         userns: which ids a user namespace of its own has: "auto", "keep-id" or a map; "" adds none.
+        user: who runs `init`, as for a member.
     """
 
     name: str
@@ -113,6 +115,7 @@ class PodSpec(NamedTuple):
     net: str = "none"
     ip: str = ""
     userns: str = ""
+    user: str = ""
 
 
 class MemberSpec(NamedTuple):
@@ -125,6 +128,7 @@ class MemberSpec(NamedTuple):
         env: the whole environment, each name once.
         workdir: as the member sees it; None is "/".
         hostname: only for a member that does not share uts.
+        user: who runs it, as :func:`runas.parse_user` takes it; "" is root, or whoever else joins.
     """
 
     argv: tuple[bytes, ...]
@@ -133,6 +137,7 @@ class MemberSpec(NamedTuple):
     env: tuple[tuple[bytes, bytes], ...] = ()
     workdir: bytes | None = None
     hostname: str | None = None
+    user: str = ""
 
 
 # Laws: each says in a few words what is wrong, or "".
@@ -240,6 +245,7 @@ _STRING = decode.text(decode.bytes_fault)
 _BYTES = decode.raw(decode.bytes_fault)
 _TARGET = decode.text(_mount_point_fault)
 _HOSTNAME = decode.text(hostname_fault)
+_USER = decode.text(lambda word: user_fault(word) if word else "")
 
 _VOLUME = decode.record(Volume, {
     "source": decode.text(decode.path_fault), "target": _TARGET, "read_only": _FLAG,
@@ -263,12 +269,14 @@ _POD = decode.record(PodSpec, {
     "pause": decode.text(lambda word: "" if word in PAUSES else "no such pause"),
     "net": decode.text(net_fault), "ip": decode.text(lambda word: v4_fault(word) if word else ""),
     "userns": decode.text(userns_fault),
+    "user": _USER,
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,
     "root": decode.or_none(_ROOT),
     "env": decode.sequence(decode.pair(decode.raw(_env_name_fault), _BYTES), tuple),
     "workdir": decode.or_none(_BYTES), "hostname": decode.or_none(_HOSTNAME),
+    "user": _USER,
 })
 
 

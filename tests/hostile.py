@@ -139,7 +139,7 @@ class Canary:
         self._sh("mount -t tmpfs -o mode=755 canary /canary && cd /canary && mkdir dir && "
                  "echo canary-secret > marker && echo 127.0.0.1 host > hosts && : > ptmx && "
                  "mknod null c 1 3 && : > dir/file")
-        self._at_birth = self.hash()
+        self.mark()
 
     def _sh(self, script: str) -> str:
         done: str = self._host.run(["sh", "-c", script], user=0, check=True).stdout
@@ -148,6 +148,10 @@ class Canary:
     def hash(self) -> str:
         """A digest of every name, type, owner, size, time and link in it."""
         return self._sh("find /canary -printf '%p %y %i %m %u %s %T@ %l\\n' | sort | sha256sum")
+
+    def mark(self) -> None:
+        """What is in it now is what it shall hold: a test changed it."""
+        self._at_birth = self.hash()
 
     def check(self) -> None:
         """Fail if anything in it was changed or has been mounted on."""

@@ -73,7 +73,7 @@ def look(host, fds: tuple[int, ...]) -> list[tuple[int, int, int]]:
     return [(stat.S_IMODE(one.st_mode), one.st_uid, one.st_gid) for one in found]
 
 
-@pytest.mark.parametrize("words", [["create", "made"], ["join", "web", "--", "true"], ["join", "web", "-d", "--", "true"],
+@pytest.mark.parametrize("words", [["create", "made"], ["join", "web", "--", "true"], ["join", "web", "-d", "--", "true"], ["join", "web", "-u", "7", "--", "true"],
                                    ["run", "--rootfs", "busybox", "--", "true"]], ids=" ".join)  # fmt: skip
 def test_G13_mode_and_owner_of_the_callers_streams_stay(web, words):
     """Those of /dev/null, and of a terminal. Red when: a member's streams are chowned to its user."""

@@ -28,6 +28,7 @@ def add_parser(verbs: Any) -> None:
     add_pod_options(parser)
     parser.add_argument("--init", metavar="CMD",
                         help="a program of yours as PID 1 instead of the pause, split as a shell would")  # fmt: skip
+    options.add_user(parser)
     options.add_root_options(parser)
 
 
@@ -64,8 +65,11 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError("cannot use a command here: create makes a pod without members",
                         hint="nsbox join POD -- CMD runs one, --init CMD makes it PID 1")  # fmt: skip
     spec = pod_spec(args, args.name)
+    if args.user is not None and args.init is None:
+        raise SpecError("cannot use --user: the pause is nobody's program",
+                        hint="it says who runs the CMD of --init; join -u and run -u say who a member is")  # fmt: skip
     if args.init is not None:
-        spec = spec._replace(init=parse.split_init(args.init))
+        spec = spec._replace(init=parse.split_init(args.init), user=options.user(args))
     from ..pod import create
 
     def make() -> str:

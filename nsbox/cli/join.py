@@ -13,6 +13,7 @@ _EXAMPLE = """\
 example:
   sudo nsbox join web -- hostname
   sudo nsbox join web --rootfs debian -- cat /etc/os-release
+  sudo nsbox join web -u www-data -- id
   sudo nsbox join web -d -- httpd -f -p 8080
   sudo nsbox join 4711 --share net -- ip address       any process, of any program
 
@@ -70,6 +71,7 @@ def _member_spec(args: argparse.Namespace) -> MemberSpec:
         env=options.member_env(args),
         workdir=options.workdir(args),
         hostname=parse.check_hostname(args.hostname) if args.hostname else None,
+        user=options.user(args),
     )
 
 

@@ -112,6 +112,7 @@ def add_member_options(parser: argparse.ArgumentParser, verbs: Any) -> None:
     group.add_argument("--env-file", metavar="FILE", action="append", default=[],
                        help="read variables from a file, one KEY=VALUE a line")
     group.add_argument("-w", "--workdir", metavar="DIR", help="work directory inside; / if not given")
+    add_user(group)
     group.add_argument("-i", "--interactive", action="store_true",
                        help="pass stdin on: always done, accepted for podman's sake")
     terminal = group.add_mutually_exclusive_group()
@@ -123,6 +124,20 @@ def add_member_options(parser: argparse.ArgumentParser, verbs: Any) -> None:
     else:
         group.add_argument("command", metavar="-- CMD", nargs=argparse.REMAINDER,
                            help="the command and its arguments")  # fmt: skip
+
+
+def add_user(group: Any) -> None:
+    """--user."""
+    group.add_argument("-u", "--user", metavar="USER[:GROUP]", help="who runs it: numbers, or names of the "
+                       "root's own /etc/passwd and group; root if not given")  # fmt: skip
+
+
+def user(args: argparse.Namespace) -> str:
+    """--user, checked; "" if it is not given."""
+    if args.user is None:
+        return ""
+    parse.parse_user(args.user)
+    return str(args.user)
 
 
 def member_argv(args: argparse.Namespace) -> tuple[bytes, ...]:

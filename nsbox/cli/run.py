@@ -31,8 +31,9 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command in a pod that lives as long as it does; its exit status is ours."""
     member = MemberSpec(
-        argv=options.member_argv(args), env=options.member_env(args), workdir=options.workdir(args)
-    )
+        argv=options.member_argv(args), env=options.member_env(args), workdir=options.workdir(args),
+        user=options.user(args),
+    )  # fmt: skip
     tty = options.wants_tty(args)
     spec = create.pod_spec(args, args.name)._replace(die_with_parent=True)
     from ..pod import create as maker

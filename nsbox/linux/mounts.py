@@ -31,7 +31,6 @@ class MountEntry(NamedTuple):
         options: of this mount, as "ro,nosuid".
         fstype: the file system's type.
         source: what was mounted, as the file system says it.
-        optional: how mounts travel from and to it, as "shared:1 master:2"; "" for private.
     """
 
     mount_id: int
@@ -41,7 +40,6 @@ class MountEntry(NamedTuple):
     options: str
     fstype: str
     source: str
-    optional: str = ""
 
 
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
@@ -55,9 +53,8 @@ def _parse_mountinfo(line: bytes) -> MountEntry:
     fields, tail = before.split(b" "), after.split(b" ")
     root, target, options = (_unescape(field) for field in fields[3:6])
     return MountEntry(
-        int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1]),
-        " ".join(map(os.fsdecode, fields[6:])),
-    )  # fmt: skip
+        int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1])
+    )
 
 
 def _unescape(field: bytes) -> str:
@@ -118,6 +115,47 @@ def mkfile_in_root(root_fd: int, path: str) -> int:
             raise _with_name(err, path) from None
         finally:
             os.close(parent_fd)
+
+
+def read_in_root(root_fd: int, path: str, max_bytes: int) -> bytes:
+    """A small file below `root_fd`, which may be anything: it neither hangs nor opens a device.
+
+    Raises:
+        OSError: there is none (ENOENT), it is a link (ELOOP), no plain file (EINVAL), or has more
+            than `max_bytes` (EFBIG).
+    """
+    # Looked at before it is opened, because to open a device may do something, and again afterwards.
+    os.close(_plain_file(root_fd, path, os.O_PATH | os.O_NOFOLLOW, max_bytes))
+    fd = _plain_file(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY, max_bytes)
+    try:
+        parts, left = [], max_bytes + 1  # a file of /proc says that its size is 0
+        while left > 0 and (part := os.read(fd, min(left, 65536))):
+            parts.append(part)
+            left -= len(part)
+    except OSError as err:
+        raise _with_name(err, path) from None
+    finally:
+        os.close(fd)
+    if left <= 0:
+        raise _too_big(path, max_bytes)
+    return b"".join(parts)
+
+
+def _plain_file(root_fd: int, path: str, flags: int, max_bytes: int) -> int:
+    fd = open_in_root(root_fd, path, flags)
+    about = os.fstat(fd)
+    if stat.S_ISREG(about.st_mode) and about.st_size <= max_bytes:
+        return fd
+    os.close(fd)
+    if stat.S_ISREG(about.st_mode):
+        raise _too_big(path, max_bytes)
+    if stat.S_ISLNK(about.st_mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link", path)
+    raise OSError(errno.EINVAL, "it is no plain file", path)
+
+
+def _too_big(path: str, max_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"it has more than {max_bytes} bytes", path)
 
 
 def open_host_path(path: str) -> int:

@@ -88,6 +88,7 @@ class Pod:
         ip: its v4 address in that network; a free one if not given.
         userns: "auto", "keep-id" or a map, as for ``nsbox create --userns``.
         publish: "[IP:]HOST:POD[/udp]" each, as for ``nsbox create -p``.
+        user: who runs `init`, as for ``nsbox create -u``.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Pod:
         ip: str = "",
         userns: str = "",
         publish: Iterable[str] = (),
+        user: str | int | None = None,
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
         spec = PodSpec(
@@ -129,7 +131,10 @@ class Pod:
             net=parse.parse_net(net),
             ip=parse.parse_ip(ip) if ip else "",
             userns=parse.parse_userns(userns) if userns else "",
+            user=_user(user),
         )
+        if spec.user and not spec.init:
+            raise SpecError("cannot use user: the pause is nobody's program")
         self._ports = [port for word in publish for port in parse_publish(word)]
         if self._ports:
             netmodes.check_publish(spec.net)
@@ -179,7 +184,7 @@ class Pod:
     def detach(self, args: Args, **options: Any) -> int:
         """Start a member that outlives this program, with a log; return its host PID.
 
-        Keywords: env, cwd, rootfs, volumes, tmpfs, share. See ``nsbox join -d``.
+        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user. See ``nsbox join -d``.
         """
         answer = client.request("detach", target=self.name, spec=_member_spec(args, **options))
         message, _ = answer.first()
@@ -214,6 +219,13 @@ def _words(args: Args) -> list[Word]:
     return words
 
 
+def _user(user: str | int | None) -> str:
+    if user is None:
+        return ""
+    parse.parse_user(str(user))
+    return str(user)
+
+
 def _member_spec(
     args: Args,
     *,
@@ -224,6 +236,7 @@ def _member_spec(
     tmpfs: Iterable[str] = (),
     share: Iterable[str] | None = None,
     hostname: str | None = None,
+    user: str | int | None = None,
 ) -> dict[str, Any]:
     root = _root(rootfs, volumes, tmpfs)
     spec = MemberSpec(
@@ -233,6 +246,7 @@ def _member_spec(
         env=tuple((os.fsencode(key), os.fsencode(value)) for key, value in (env or {}).items()),
         workdir=None if cwd is None else os.fsencode(cwd),
         hostname=hostname,
+        user=_user(user),
     )
     plain = member_spec_to_dict(spec)
     member_spec_from_dict(plain)  # checks every value
@@ -258,7 +272,8 @@ def popen(
         args: the command and its arguments, or the command alone; searched for in the PATH of
             the member.
         stdin, stdout, stderr, text, encoding, errors, universal_newlines: as for subprocess.Popen.
-        member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname.
+        member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname,
+            user ("USER[:GROUP]", names and numbers of the member's root, or a number).
 
     Raises:
         PodNotFound, PodDead: the target is not there. CommandError: it cannot be executed.

@@ -21,8 +21,9 @@ from ..errors import NsboxError, PodExists
 from ..linux import mounts, namespaces, process, syscalls
 from ..net import loopback
 from ..privilege import attributes, idmaps
+from ..runas import parse_user
 from ..spec import POD_KINDS, PodSpec, RootSpec
-from . import devices, execute, pause, rootfs, store
+from . import accounts, devices, execute, pause, rootfs, store
 from .environment import base_environment
 from .pause import hold
 from .record import PodRecord
@@ -210,6 +211,7 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1
+    user = parse_user(spec.user) if spec.user else None
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
@@ -217,7 +219,8 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
     if spec.init:
         if spec.root.chroot:
             attributes.drop_chroot_right()
-        execute.become(spec.init, base_environment(), (null_fd, null_fd, null_fd))
+        home = accounts.become(user, maker_pidfd) if user is not None else b"/root"
+        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd))
     if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
         mounts.empty_root()
     if program_fd < 0:

@@ -7,12 +7,12 @@ from .execute import DEFAULT_PATH
 
 
 def base_environment(
-    given: Iterable[tuple[bytes, bytes]] = (), *, terminal: bool = False
+    given: Iterable[tuple[bytes, bytes]] = (), *, terminal: bool = False, home: bytes = b"/root"
 ) -> dict[bytes, bytes]:
     """PATH, HOME, LANG and, on a terminal, TERM; then what the user gave."""
     env = {
         b"PATH": DEFAULT_PATH,
-        b"HOME": b"/root",
+        b"HOME": home,
         b"LANG": b"C.UTF-8",
         b"container": b"nsbox",
     }

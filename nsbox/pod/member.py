@@ -18,8 +18,9 @@ from ..linux import mounts, namespaces, process, syscalls
 from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes
+from ..runas import User, parse_user
 from ..spec import MemberSpec, RootSpec
-from . import devices, execute, rootfs, statedir, store
+from . import accounts, devices, execute, rootfs, statedir, store
 from .environment import base_environment
 from .record import PodRecord
 from .target import Plan, Target, dead, plan
@@ -42,6 +43,7 @@ class Joining(NamedTuple):
     stdio: Stdio
     client_pidfd: int
     terminal: bool
+    user: User | None
 
 
 def start(
@@ -75,6 +77,7 @@ def start(
         _pod_shm(target, todo) if own_root else -1,
         spec.hostname or (target.pod.hostname if target.pod else ""),
         stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
+        parse_user(spec.user) if spec.user else None,
     )  # fmt: skip
     try:
         if target.pod is None:
@@ -211,10 +214,13 @@ def _become_member(joining: Joining) -> NoReturn:
         loopback.bring_up()
     null_fd = _enter_root(joining)
     stdio = joining.stdio(null_fd)
-    _change_directory(spec.workdir or b"/")
     if _is_chrooted(joining):
         attributes.drop_chroot_right()
-    env = base_environment(spec.env, terminal=joining.terminal)
+    home = b"/root"
+    if joining.user is not None:
+        home = accounts.become(joining.user, joining.client_pidfd, stdio[0] if joining.terminal else -1)
+    _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
+    env = base_environment(spec.env, terminal=joining.terminal, home=home)
     execute.become(spec.argv, env, stdio)
 
 
