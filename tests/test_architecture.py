@@ -16,7 +16,7 @@ FLOORS = (
     {"linux"},
     {"privilege", "net", "images"},
     {"pod"},
-    {"kube", "labs", "explain", "show"},
+    {"kube", "labs", "explain", "show", "doctor"},
     {"cli"},
     {"__init__", "__main__"},  # the doors: imported by nobody inside
 )

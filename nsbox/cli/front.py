@@ -29,6 +29,7 @@ VERBS = {
     "ls": ("look", "list the pods"),
     "inspect": ("look", "show everything about a pod or a process"),
     "ps": ("look", "list the processes of a pod"),
+    "map": ("map", "show which process is in which namespace"),
     "logs": ("logs", "show what a detached member has printed"),
     "wait": ("end", "wait for detached members and print their exit statuses"),
     "stop": ("end", "end the processes of pods, and keep their records"),
@@ -39,6 +40,7 @@ VERBS = {
     "unpublish": ("publish", "close published ports of a pod"),
     "net": ("net", "make networks, and connect pods to them"),
     "rootfs": ("rootfs", "build, list and remove root file systems"),
+    "doctor": ("doctor", "find out what this machine allows, and how to mend it"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }
 _WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse

@@ -31,6 +31,7 @@ class MountEntry(NamedTuple):
         options: of this mount, as "ro,nosuid".
         fstype: the file system's type.
         source: what was mounted, as the file system says it.
+        optional: how mounts travel from and to it, as "shared:1 master:2"; "" for private.
     """
 
     mount_id: int
@@ -40,6 +41,7 @@ class MountEntry(NamedTuple):
     options: str
     fstype: str
     source: str
+    optional: str = ""
 
 
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
@@ -53,8 +55,9 @@ def _parse_mountinfo(line: bytes) -> MountEntry:
     fields, tail = before.split(b" "), after.split(b" ")
     root, target, options = (_unescape(field) for field in fields[3:6])
     return MountEntry(
-        int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1])
-    )
+        int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1]),
+        " ".join(map(os.fsdecode, fields[6:])),
+    )  # fmt: skip
 
 
 def _unescape(field: bytes) -> str:

@@ -83,6 +83,7 @@ _fsopen        = _number("fsopen",         430, c_char_p, c_uint)               
 _fsconfig      = _number("fsconfig",       431, c_int, c_uint, c_char_p, c_char_p, c_int)  # fsconfig(2)
 _fsmount       = _number("fsmount",        432, c_int, c_uint, c_uint)                     # fsmount(2)
 _close_range   = _number("close_range",    436, c_uint, c_uint, c_uint)                    # close_range(2)
+_pidfd_getfd   = _number("pidfd_getfd",    438, c_int, c_int, c_uint)                      # pidfd_getfd(2)
 _openat2       = _number("openat2",        437, c_int, c_char_p,
                          ctypes.POINTER(OpenHow), c_size_t)                                # openat2(2)
 _mount_setattr = _number("mount_setattr",  442, c_int, c_char_p, c_uint,
@@ -269,3 +270,8 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: Resolve, mode: int = 0)
 def close_range(first: int, last: int = 0xFFFF_FFFF, *, cloexec_only: bool) -> None:
     """Close the descriptors `first` to `last`, or mark them close-on-exec. See close_range(2)."""
     _call(_close_range, first, last, fl.CLOSE_RANGE_CLOEXEC if cloexec_only else 0)
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A descriptor of our own for a file that another process has open. See pidfd_getfd(2)."""
+    return _call(_pidfd_getfd, pidfd, number, 0)

@@ -230,7 +230,7 @@ def install(scope: str, text: str) -> None:
         NsboxError: nft is not there, refuses, or does not end in time.
     """
     fault = _nft(text)
-    if fault and not _has_bridge_family(scope):
+    if fault and not has_bridge_family(scope):
         fault = _nft(text.partition(_BRIDGE_PART)[0])
     if fault:
         raise NsboxError(f"cannot install the firewall rules: {fault}")
@@ -240,30 +240,37 @@ def remove(scope: str) -> None:
     """Remove both tables of `scope`, if they are there."""
     inet, bridge = ("\n".join(_anew(family, scope)[:2]) + "\n" for family in ("inet", "bridge"))
     fault = _nft(inet + bridge)
-    if fault and not _has_bridge_family(scope):
+    if fault and not has_bridge_family(scope):
         fault = _nft(inet)
     if fault:
         raise NsboxError(f"cannot remove the firewall rules: {fault}")
 
 
-def _has_bridge_family(scope: str) -> bool:
+def has_bridge_family(scope: str) -> bool:
+    """Whether the kernel has tables of the family "bridge"."""
     return not _nft(f"add table bridge nsbox_{scope}_try\ndelete table bridge nsbox_{scope}_try\n")
+
+
+def program() -> str:
+    """The path of nft(8). Raises NsboxError: it is not installed."""
+    found = next((path for path in _PROGRAMS if os.access(path, os.X_OK)), "")
+    if not found:
+        raise NsboxError("networks need the program nft", hint="install the package nftables")
+    return found
 
 
 def _nft(text: str) -> str:
     """Give `text` to nft(8): what it complains about, in one line, or ""."""
     import subprocess
 
-    program = next((path for path in _PROGRAMS if os.access(path, os.X_OK)), "")
-    if not program:
-        raise NsboxError("networks need the program nft", hint="install the package nftables")
+    path = program()
     try:
         done = subprocess.run(
-            [program, "-f", "-"], input=text.encode(), capture_output=True, timeout=_DEADLINE_S, check=False,
+            [path, "-f", "-"], input=text.encode(), capture_output=True, timeout=_DEADLINE_S, check=False,
             cwd="/", env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
     except OSError as err:
-        raise NsboxError(f"cannot start {program}") from err
+        raise NsboxError(f"cannot start {path}") from err
     except subprocess.TimeoutExpired:
         raise NsboxError(f"nft did not end within {_DEADLINE_S:.0f} s") from None
     if done.returncode == 0:

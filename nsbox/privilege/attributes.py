@@ -32,6 +32,14 @@ def hide_from_others() -> None:
     prctl.set_dumpable(0)
 
 
+def show_to_own_user() -> None:
+    """Let the caller's user look into /proc/PID again, the caller itself first of all.
+
+    A change of user closes that. See PR_SET_DUMPABLE in prctl(2).
+    """
+    prctl.set_dumpable(1)
+
+
 def set_name(name: str) -> None:
     """The name that ps(1) shows, at most 15 bytes. See PR_SET_NAME in prctl(2)."""
     prctl.set_name(name)

@@ -24,6 +24,13 @@ def write_maps(pid: int) -> None:
     write_file(pid, "gid_map", f"0 {os.getegid()} 1")
 
 
+def map_self(uid: int, gid: int) -> None:
+    """Be root of the user namespace that the caller has just made, with the ids that it had before."""
+    write_file("self", "uid_map", f"0 {uid} 1")
+    write_file("self", "setgroups", "deny")
+    write_file("self", "gid_map", f"0 {gid} 1")
+
+
 def _same_as_ours(name: str) -> str:
     """A map of every id that our own user namespace knows to itself."""
     with open(f"/proc/self/{name}", encoding="ascii") as file:
@@ -31,7 +38,7 @@ def _same_as_ours(name: str) -> str:
     return "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
 
 
-def write_file(pid: int, name: str, text: str) -> None:
+def write_file(pid: int | str, name: str, text: str) -> None:
     """Write a map of the user namespace of `pid`, or its setgroups. Raises NsboxError."""
     path = f"/proc/{pid}/{name}"
     try:

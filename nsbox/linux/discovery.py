@@ -1,0 +1,341 @@
+"""Every namespace of this machine, whoever made it, and what keeps it alive. See namespaces(7).
+
+A namespace lives while a process or one of its threads is in it, a descriptor or a bind mount
+is a file of it, a socket belongs to it, or it is the parent or the owner of another one. All of
+these are looked at. Nothing is executed in any of them, and nothing is kept open.
+
+Use:
+    world = discovery.discover()
+    world.processes[4711].namespaces["net"]      # the id of its network namespace
+    world.namespaces[4026532345].owner           # the id of the user namespace that owns it
+    world.unread                                 # what we may not see, and why
+
+Ids are inode numbers, as `lsns` and `ls -l /proc/PID/ns` show them. The kernel gives them out
+again when a namespace is gone: two ids of one answer can be compared, those of two answers cannot.
+For these there is `serial`, on kernels that have it.
+"""
+
+import errno
+import os
+from functools import partial
+from typing import Callable, Iterable, Iterator, NamedTuple
+
+from . import nsfs, nsmounts, process, procfs
+from .namespaces import KINDS
+from .procfs import Process
+
+__all__ = ["Holder", "Namespace", "Process", "Unread", "World", "discover"]
+
+_TELLING = frozenset({"socket", *(kind.name for kind in KINDS)})
+
+
+class Holder(NamedTuple):
+    """What keeps a namespace alive besides the processes in it.
+
+    Attributes:
+        how: "thread", "children" (of a process, not born yet), "descriptor", "mount", "socket",
+            or "parent" or "owner" of another namespace.
+        pid: whose thread, child or descriptor; for a mount, who sees it. 0 for parent and owner.
+        where: the thread, the number of the descriptor, the mount point, the other namespace.
+    """
+
+    how: str
+    pid: int
+    where: str
+
+
+class Namespace(NamedTuple):
+    """One namespace.
+
+    Attributes:
+        serial: a number that no other namespace gets until the machine is booted again; None before
+            Linux 6.18, or where the namespace cannot be opened.
+        owner: the user namespace that owns it; of a user namespace the parent. None above ours.
+        parent: of pid and user only, None at the top of what we can see.
+        uid: who made it, of user namespaces only.
+        pids: the processes in it, in order.
+        holders: what else keeps it alive.
+    """
+
+    id: int
+    kind: str
+    serial: int | None
+    owner: int | None
+    parent: int | None
+    uid: int | None
+    pids: tuple[int, ...]
+    holders: tuple[Holder, ...]
+
+
+class Unread(NamedTuple):
+    """Something that could not be read, so that namespaces may be missing.
+
+    Attributes:
+        what: "namespaces", "descriptors", "sockets" or "mounts" of processes, or "owner" of a namespace.
+        why: the kernel's reason.
+        pids: of which processes; for "owner" the ids of the namespaces.
+    """
+
+    what: str
+    why: str
+    pids: tuple[int, ...]
+
+
+class World(NamedTuple):
+    """All that was found, at about one moment.
+
+    Attributes:
+        processes: by PID, in order.
+        namespaces: by id, in the order in which they were found.
+        own: the ids of the caller's own namespaces, by kind.
+    """
+
+    processes: dict[int, Process]
+    namespaces: dict[int, Namespace]
+    own: dict[str, int]
+    unread: tuple[Unread, ...]
+
+
+def discover() -> World:
+    """Look at everything there is. Takes some tens of milliseconds for a thousand processes."""
+    search = _Search()
+    search.look_at_processes()
+    search.look_at_mounts()
+    search.look_at_descriptors()
+    search.relate()
+    return search.answer()
+
+
+class _Row:
+    """A namespace while it is found out about."""
+
+    __slots__ = ("id", "kind", "serial", "owner", "parent", "uid", "pids", "holders")
+
+    def __init__(self, about: nsfs.About) -> None:
+        self.id, self.kind = about
+        self.serial: int | None = None
+        self.owner: int | None = None
+        self.parent: int | None = None
+        self.uid: int | None = None
+        self.pids: list[int] = []
+        self.holders: list[Holder] = []
+
+    def finished(self) -> Namespace:
+        return Namespace(
+            self.id, self.kind, self.serial, self.owner, self.parent, self.uid,
+            tuple(self.pids), tuple(self.holders),
+        )  # fmt: skip
+
+
+class _Search:
+    def __init__(self) -> None:
+        self.processes: dict[int, Process] = {}
+        self.rows: dict[int, _Row] = {}
+        self.own: dict[str, int] = {}
+        self._unread: dict[tuple[str, str], set[int]] = {}
+        self._links: list[tuple[int, int, str]] = []  # (pid, descriptor, what it is), if it may be of interest
+        self._mounted: dict[str, int] = {}  # where a namespace is mounted
+
+    def _row(self, kind: str, number: int) -> _Row:
+        if number not in self.rows:
+            self.rows[number] = _Row(nsfs.About(number, kind))
+        return self.rows[number]
+
+    def _blind(self, what: str, err: OSError, number: int) -> None:
+        self._unread.setdefault((what, os.strerror(err.errno or 0)), set()).add(number)
+
+    # ---- processes, threads ----
+
+    def look_at_processes(self) -> None:
+        for pid in procfs.pids():
+            try:
+                dir_fd = procfs.open_directory(pid)
+            except OSError:
+                continue  # it has ended
+            try:
+                one = procfs.read(dir_fd)
+                self._enter(one)
+                if not (one.kernel or one.problem):
+                    self._links += _telling(pid, procfs.descriptors(dir_fd))
+            except procfs.GONE:
+                continue
+            except PermissionError as err:
+                self._blind("descriptors", err, pid)
+            finally:
+                os.close(dir_fd)
+        self.own = self.processes[os.getpid()].namespaces if os.getpid() in self.processes else {}
+
+    def _enter(self, one: Process) -> None:
+        self.processes[one.pid] = one
+        if one.problem:
+            self._unread.setdefault(("namespaces", one.problem), set()).add(one.pid)
+        for kind, number in one.namespaces.items():
+            self._row(kind, number).pids.append(one.pid)
+        for kind, number in one.children.items():
+            self._row(kind, number).holders.append(Holder("children", one.pid, kind))
+        for thread, kind, number in one.strays:
+            self._row(kind, number).holders.append(Holder("thread", one.pid, str(thread)))
+
+    # ---- mounts ----
+
+    def look_at_mounts(self) -> None:
+        """Bind mounts of namespaces, in each mount namespace and below each root that there is."""
+        seen = set()
+        for one in self.processes.values():
+            view = one.namespaces.get("mnt"), one.root
+            if view[0] is None or view in seen:
+                continue
+            try:
+                entries = nsmounts.of_process(one.pid)
+            except PermissionError as err:
+                self._blind("mounts", err, one.pid)
+                continue
+            except OSError:
+                continue  # it has ended
+            seen.add(view)
+            for entry in entries:
+                kind, _, number = entry.root.partition(":")
+                holder = Holder("mount", one.pid, entry.target)
+                row = self._row(kind, int(number.strip("[]")))
+                if not any(known[0] == "mount" and known[2] == entry.target for known in row.holders):
+                    row.holders.append(holder)
+                self._mounted[entry.target] = row.id
+
+    # ---- descriptors, sockets ----
+
+    def look_at_descriptors(self) -> None:
+        sockets: dict[str, tuple[int, int]] = {}
+        for pid, number, link in self._links:
+            if link.startswith("/"):
+                if link == "/" or link in self._mounted:  # opened by the path of a mount, be it gone
+                    self._opened_by_path(pid, number)
+                continue
+            kind, _, rest = link.partition(":")
+            if kind == "socket":
+                sockets.setdefault(link, (pid, number))
+            else:
+                self._row(kind, int(rest.strip("[]"))).holders.append(Holder("descriptor", pid, str(number)))
+        self._look_at_sockets(sockets.values())
+
+    def _opened_by_path(self, pid: int, number: int) -> None:
+        try:
+            fd = nsfs.reopen(f"/proc/{pid}/fd/{number}")
+        except OSError:
+            return  # an ordinary directory, most likely
+        try:
+            about = nsfs.about(fd)
+            self._row(about.kind, about.id).holders.append(Holder("descriptor", pid, str(number)))
+        finally:
+            os.close(fd)
+
+    def _look_at_sockets(self, places: Iterable[tuple[int, int]]) -> None:
+        """Of those that belong to another network than their process: it made them there, or was given them."""
+        for pid, number in places:
+            try:
+                fd = _of_socket(pid, number)
+            except PermissionError as err:
+                self._blind("sockets", err, pid)
+                continue
+            except OSError:
+                continue  # closed meanwhile, or the kernel has no such call
+            try:
+                row = self._row("net", nsfs.about(fd).id)
+            finally:
+                os.close(fd)
+            if self.processes[pid].namespaces.get("net") != row.id:
+                row.holders.append(Holder("socket", pid, str(number)))
+
+    # ---- owners and parents ----
+
+    def relate(self) -> None:
+        """Ask each namespace for its owner and parent; what is found only so is asked too."""
+        for row in list(self.rows.values()):
+            try:
+                fd = _open(row)
+            except PermissionError as err:
+                self._blind("owner", err, row.id)
+                continue
+            except OSError:
+                continue  # gone
+            try:
+                self._ask(fd, row)
+            finally:
+                os.close(fd)
+
+    def _ask(self, fd: int, row: _Row) -> None:
+        row.serial = nsfs.serial(fd)
+        row.owner = self._follow("owner", nsfs.owner, fd, row)
+        if row.kind in ("pid", "user"):
+            row.parent = row.owner if row.kind == "user" else self._follow("parent", nsfs.parent, fd, row)
+        if row.kind == "user":
+            row.uid = nsfs.owner_uid(fd)
+
+    def _follow(self, how: str, call: Callable[[int], int], fd: int, row: _Row) -> int | None:
+        try:
+            found = call(fd)
+        except OSError:
+            return None  # above our own user namespace, or the top of all
+        try:
+            about = nsfs.about(found)
+            if about.id not in self.rows:
+                above = self._row(about.kind, about.id)
+                above.holders.append(Holder(how, 0, str(row.id)))
+                self._ask(found, above)
+            return about.id
+        finally:
+            os.close(found)
+
+    def answer(self) -> World:
+        """What was found."""
+        return World(
+            self.processes,
+            {row.id: row.finished() for row in self.rows.values()},
+            self.own,
+            tuple(Unread(what, why, tuple(sorted(pids))) for (what, why), pids in sorted(self._unread.items())),
+        )
+
+
+def _telling(pid: int, links: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Those descriptors that may hold a namespace: its file by its own name or by a mount's, or a socket."""
+    for number, link in links:
+        if link.startswith("/") or link.partition(":")[0] in _TELLING:
+            yield pid, number, link
+
+
+def _of_socket(pid: int, number: int) -> int:
+    pidfd = process.open_pid(pid)
+    try:
+        return nsfs.of_socket(pidfd, number)
+    finally:
+        os.close(pidfd)
+
+
+def _open(row: _Row) -> int:
+    """A descriptor of a namespace, by whatever holds it. Raises OSError: by none of them."""
+    failed = OSError(errno.ENOENT, "it is gone")
+    for opener in _openers(row):
+        try:
+            fd = opener()
+        except OSError as err:
+            failed = err
+            continue
+        if os.fstat(fd).st_ino == row.id:
+            return fd
+        os.close(fd)  # the process has gone elsewhere meanwhile, or something is mounted above
+    raise failed
+
+
+def _openers(row: _Row) -> Iterator[Callable[[], int]]:
+    for pid in row.pids:
+        yield partial(nsfs.reopen, f"/proc/{pid}/ns/{row.kind}")
+    for how, pid, where in row.holders:
+        if how == "children":
+            yield partial(nsfs.reopen, f"/proc/{pid}/ns/{row.kind}_for_children")
+        elif how == "thread":
+            yield partial(nsfs.reopen, f"/proc/{pid}/task/{where}/ns/{row.kind}")
+        elif how == "descriptor":
+            yield partial(nsfs.reopen, f"/proc/{pid}/fd/{where}")
+        elif how == "mount":
+            yield partial(nsmounts.open_mount, pid, where)
+        elif how == "socket":
+            yield partial(_of_socket, pid, int(where))
