@@ -23,22 +23,24 @@ def add_parser(verbs: Any) -> None:
     stop = options.verb(
         verbs, "stop", "end the processes of pods, and keep their records",
         "example:\n  sudo nsbox stop web\n\nTERM to the members, grace, KILL, then the pause.\n", "end:stop",
+        acts=True,
     )  # fmt: skip
     _add_pods(stop)
     kill = options.verb(
         verbs, "kill", "send a signal to the members of pods, or to a process",
         "example:\n  sudo nsbox kill -s HUP web\n\nA pod's own PID 1 gets nothing: see stop and rm.\n", "end:kill",
+        acts=True,
     )  # fmt: skip
     kill.add_argument("-s", "--signal", metavar="SIGNAL", default="KILL", help="name or number; KILL if not given")
     kill.add_argument("targets", metavar="TARGET", nargs="+", help=_POD_OR_PID)
     rm = options.verb(
         verbs, "rm", "stop pods and remove them",
-        "example:\n  sudo nsbox rm web\n  sudo nsbox rm --force web db\n", "end:rm",
+        "example:\n  sudo nsbox rm web\n  sudo nsbox rm --force web db\n", "end:rm", acts=True,
     )  # fmt: skip
     _add_pods(rm)
     rm.add_argument("-f", "--force", action="store_true", help="KILL at once; a missing pod is no error")
     prune = options.verb(
-        verbs, "prune", "remove what is dead or was cut off", "example:\n  sudo nsbox prune\n", "end:prune"
+        verbs, "prune", "remove what is dead or was cut off", "example:\n  sudo nsbox prune\n", "end:prune", acts=True
     )
     prune.add_argument("--json", action="store_true", help="answer in JSON")
 

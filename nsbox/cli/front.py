@@ -43,6 +43,7 @@ VERBS = {
     "doctor": ("doctor", "find out what this machine allows, and how to mend it"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }
+_TELLING = ("explain", "events")  # of options.add_telling_options()
 _WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse
 
 
@@ -122,7 +123,12 @@ def _dispatch(words: list[str]) -> int:
         raise _unknown(unknown[0], f"nsbox {verb}")
     args.after_dashes = command
     module, _, function = args.handler.partition(":")
-    return int(getattr(import_module(module), function)(args))
+    act = getattr(import_module(module), function)
+    if any(getattr(args, option, None) for option in _TELLING):
+        from . import explain
+
+        return explain.tell(act, args)
+    return int(act(args))
 
 
 def _unknown(word: str, prog: str) -> SpecError:

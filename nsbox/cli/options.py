@@ -47,8 +47,14 @@ class AnyOrder(argparse.ArgumentParser):
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> argparse.ArgumentParser:
-    """A parser for one verb, with its example in --help."""
+def verb(
+    verbs: Any, name: str, purpose: str, example: str, handler: str, *, acts: bool = False
+) -> argparse.ArgumentParser:
+    """A parser for one verb, with its example in --help.
+
+    Args:
+        acts: it changes something, and can say how: --explain and the like.
+    """
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,
         help=purpose,
@@ -58,7 +64,18 @@ def verb(verbs: Any, name: str, purpose: str, example: str, handler: str) -> arg
         formatter_class=Formatter,
     )
     parser.set_defaults(handler=f"nsbox.cli.{handler}")
+    if acts:
+        add_telling_options(parser)
     return parser
+
+
+def add_telling_options(parser: argparse.ArgumentParser) -> None:
+    """--explain and what belongs to it. That they are given is seen in front.py."""
+    group = parser.add_argument_group("what it does")
+    group.add_argument("--explain", action="store_true", help="tell each system call on stderr: what for, and where "
+                       "to read about it")
+    group.add_argument("--events", metavar="FILE",
+                       help="write each system call as a line of JSON; - is stdout")  # fmt: skip
 
 
 def add_root_options(parser: argparse.ArgumentParser) -> None:

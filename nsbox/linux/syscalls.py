@@ -2,7 +2,8 @@
 
 Law: a function here does its one call and returns or raises OSError("call: reason"); it
 knows no purpose. Every call goes through :func:`_call`, the one place where a listener
-(:func:`listen`) sees name, arguments and result.
+(:func:`listen`) sees name, arguments and result. `shown` gives the arguments where the ones
+handed to libc are pointers or bare numbers; they stand in the order of the manual page.
 """
 
 import ctypes
@@ -19,8 +20,28 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 # For clone3 alone: CDLL would let go of the interpreter lock across the clone.
 _LIBC_KEEP_GIL = ctypes.PyDLL(None, use_errno=True)
 
-Listener = Callable[[str, tuple[object, ...], int, int], None]
-_listener: Listener | None = None
+_listener: "Listener | None" = None
+purpose = ""  # what the calls that follow are for, in words; kept by whoever knows, read by the listener
+
+
+class Listener:
+    """Who is told of every call that nsbox makes, here and in the processes forked from here.
+
+    Attributes:
+        fds: what it needs open. A process that closes what it does not know closes these too, and
+            is not heard any more, unless it keeps them.
+    """
+
+    fds: tuple[int, ...] = ()
+
+    def begin(self, call: str, args: tuple[object, ...]) -> None:
+        """The call is about to be made. What this raises comes out of it, and it is not made."""
+
+    def end(self, call: str, args: tuple[object, ...], result: int, code: int) -> None:
+        """It has been made: its result, and its errno or 0. Not for an execve(2) that succeeds."""
+
+    def close(self) -> None:
+        """It is told no more in this process."""
 
 
 class CloneArgs(ctypes.Structure):
@@ -95,21 +116,35 @@ _NR_CLONE3 = 435
 
 
 def listen(listener: Listener | None) -> None:
-    """Let `listener` see every call: name, arguments, result, errno. None ends it."""
+    """Let `listener` see every call, in place of the one before. None: nobody any more."""
     global _listener
-    _listener = listener
+    before, _listener = _listener, listener
+    if before is not None and before is not listener:
+        before.close()
+
+
+def listener() -> Listener | None:
+    """Who listens, if anybody does."""
+    return _listener
+
+
+def listening_fds() -> tuple[int, ...]:
+    """What is to be kept open so that the listener still hears this process."""
+    return _listener.fds if _listener is not None else ()
 
 
 def _call(func: Any, *args: Any, shown: tuple[object, ...] = ()) -> int:
     """Make one call; return its result or raise OSError. Retried when a signal cut it short."""
     number = getattr(func, "number", None)
+    if _listener is not None:
+        _listener.begin(func.label, shown or args)
     while True:
         result = int(func(*args) if number is None else func(number, *args))
         code = ctypes.get_errno() if result == -1 else 0
         if code != errno.EINTR:
             break
     if _listener is not None:
-        _listener(func.label, shown or args, result, code)
+        _listener.end(func.label, shown or args, result, code)
     if code:
         raise OSError(code, f"{func.label}: {os.strerror(code)}")
     return result
@@ -139,6 +174,8 @@ def clone3(flags: CloneFlag, exit_signal: int = 0) -> int:
     allocator's lock as it was. With CLONE_PARENT `exit_signal` must be 0.
     """
     args = CloneArgs(flags=int(flags), exit_signal=exit_signal)
+    if _listener is not None:
+        _listener.begin("clone3", (flags, exit_signal))
     api = ctypes.pythonapi
     api.PyOS_BeforeFork()
     pid = int(_clone3(_NR_CLONE3, ctypes.byref(args), ctypes.sizeof(args)))
@@ -148,7 +185,7 @@ def clone3(flags: CloneFlag, exit_signal: int = 0) -> int:
     code = ctypes.get_errno()
     api.PyOS_AfterFork_Parent()
     if _listener is not None:
-        _listener("clone3", (flags,), pid, code if pid < 0 else 0)
+        _listener.end("clone3", (flags, exit_signal), pid, code if pid < 0 else 0)
     if pid < 0:
         raise OSError(code, f"clone3: {os.strerror(code)}")
     return pid
@@ -156,12 +193,12 @@ def clone3(flags: CloneFlag, exit_signal: int = 0) -> int:
 
 def mount_propagation(target: str, flags: MountFlag) -> None:
     """Change how mounts at `target` propagate. See mount_namespaces(7)."""
-    _call(_mount, None, os.fsencode(target), None, int(flags), None, shown=(target, flags))
+    _call(_mount, None, os.fsencode(target), None, int(flags), None, shown=(None, target, None, flags, None))
 
 
 def umount_detach(target: str) -> None:
     """Take the mount at `target` out of the tree now, free it when unused. See umount2(2)."""
-    _call(_umount2, os.fsencode(target), fl.MNT_DETACH, shown=(target, "MNT_DETACH"))
+    _call(_umount2, os.fsencode(target), fl.MNT_DETACH, shown=(target, fl.MNT_DETACH))
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -189,7 +226,7 @@ def execveat(fd: int, argv: Sequence[bytes], env: Sequence[bytes]) -> None:
     """Become the program that `fd` refers to; returns only by raising. See execveat(2)."""
     arguments = (c_char_p * (len(argv) + 1))(*argv, None)
     environment = (c_char_p * (len(env) + 1))(*env, None)
-    _call(_execveat, fd, b"", arguments, environment, fl.AT_EMPTY_PATH, shown=(fd, "", *argv))
+    _call(_execveat, fd, b"", arguments, environment, fl.AT_EMPTY_PATH, shown=(fd, "", argv, env, fl.AT_EMPTY_PATH))
 
 
 def open_tree(dir_fd: int, path: str, flags: OpenTreeFlag) -> int:
@@ -200,7 +237,7 @@ def open_tree(dir_fd: int, path: str, flags: OpenTreeFlag) -> int:
 def move_mount(mount_fd: int, target_fd: int) -> None:
     """Attach the mount behind one descriptor at the place behind another. See move_mount(2)."""
     flags = MoveMountFlag.MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlag.MOVE_MOUNT_T_EMPTY_PATH
-    _call(_move_mount, mount_fd, b"", target_fd, b"", int(flags), shown=(mount_fd, target_fd, flags))
+    _call(_move_mount, mount_fd, b"", target_fd, b"", int(flags), shown=(mount_fd, "", target_fd, "", flags))
 
 
 def fsopen(fstype: str) -> int:
@@ -241,7 +278,7 @@ def mount_setattr(
     where = fl.AT_EMPTY_PATH | (int(OpenTreeFlag.AT_RECURSIVE) if recursive else 0)
     _call(
         _mount_setattr, mount_fd, b"", where, ctypes.byref(attr), ctypes.sizeof(attr),
-        shown=(mount_fd, attributes, recursive),
+        shown=(mount_fd, "", where, attributes, ctypes.sizeof(attr)),
     )  # fmt: skip
 
 
@@ -259,7 +296,7 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: Resolve, mode: int = 0)
         try:
             return _call(
                 _openat2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how),
-                shown=(dir_fd, path, flags, resolve),
+                shown=(dir_fd, path, flags | os.O_CLOEXEC, mode, resolve, ctypes.sizeof(how)),
             )  # fmt: skip
         except BlockingIOError:
             if attempt == _OPENAT2_TRIES - 1:

@@ -5,7 +5,7 @@ import os
 from typing import Callable, TypeVar
 
 from ..errors import NsboxError
-from ..linux import mounts
+from ..linux import mounts, syscalls
 from ..linux.flags import MountAttr
 
 NOTHING_RUNS = (
@@ -18,10 +18,13 @@ T = TypeVar("T")
 
 def step(purpose: str, call: Callable[..., T], *args: object) -> T:
     """Do one call; an OSError becomes an NsboxError that says what it was for."""
+    before, syscalls.purpose = syscalls.purpose, purpose
     try:
         return call(*args)
     except OSError as err:
         raise NsboxError(f"cannot {purpose}") from err
+    finally:
+        syscalls.purpose = before
 
 
 def own_directory(root_fd: int, path: str) -> int:

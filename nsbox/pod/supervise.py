@@ -15,7 +15,7 @@ import time
 from typing import NoReturn, Sequence
 
 from ..errors import NsboxError, exit_status_of
-from ..linux import process, trouble
+from ..linux import process, syscalls, trouble
 from ..privilege import attributes
 from ..spec import MemberSpec
 from . import member, members, store
@@ -57,7 +57,7 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
     """Never returns into the caller's code."""
     try:
         _leave_the_terminal()
-        process.close_all_but((answer_w, members_fd, target.pidfd, target.root_fd))
+        process.close_all_but((answer_w, members_fd, target.pidfd, target.root_fd, *syscalls.listening_fds()))
         attributes.set_name("nsbox:member")
         output_r, output_w = os.pipe2(os.O_CLOEXEC)
         record = _new_record(spec)
@@ -78,6 +78,7 @@ def _supervise(target: Target, spec: MemberSpec, members_fd: int, answer_w: int)
             os.write(answer_w, trouble.encode(err))
             os._exit(process.EXIT_SETUP_FAILED)
         os.close(output_w)
+        syscalls.listen(None)  # who listens ends with the caller
         try:
             os.write(answer_w, b"%d" % started.pid)
         except OSError:  # the caller was interrupted: nobody would know of this member

@@ -1,0 +1,56 @@
+"""`--explain` of the verbs that act: the verb is done, and every system call of it is told."""
+
+import argparse
+import contextlib
+import json
+import sys
+from typing import Any, Callable, Iterator, Sequence
+
+from ..errors import NsboxError
+from ..explain import text
+from ..explain.teller import Teller, Told
+from ..linux import doors, syscalls
+from ..privilege import doors as rights
+
+Act = Callable[[argparse.Namespace], int]
+
+
+def tell(act: Act, args: argparse.Namespace) -> int:
+    """Do it, tell what is done, and write down what was asked for; its exit status."""
+    teller = Teller(text.Screen(2) if args.explain else None)
+    try:
+        with _listening(teller):
+            return int(act(args))
+    finally:
+        if args.events:
+            _write(args.events, [json.dumps(_event(one)) for one in teller.told], "the events")
+
+
+@contextlib.contextmanager
+def _listening(teller: Teller) -> Iterator[None]:
+    doors.open_doors(rights.DOORS)
+    syscalls.listen(teller)
+    try:
+        yield
+    finally:
+        syscalls.listen(None)
+        doors.close_doors()
+
+
+def _event(told: Told) -> dict[str, Any]:
+    """What of it is for others: the values may hold what nobody else should see."""
+    event = told._asdict()
+    del event["values"]
+    return event
+
+
+def _write(path: str, lines: Sequence[str], what: str) -> None:
+    content = "".join(line + "\n" for line in lines)
+    if path == "-":
+        sys.stdout.write(content)
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(content)
+    except OSError as err:
+        raise NsboxError(f"cannot write {what} to {path!r}") from err

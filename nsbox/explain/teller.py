@@ -1,0 +1,312 @@
+"""Who listens to the system calls and tells them: as text at once, and in a log for what comes after.
+
+One Teller is made by the command; every process that is forked from it has a copy, and tells its
+own calls. What they share is one file in memory, without a name:
+
+    two numbers of 8 bytes: how many calls, how many processes; then a line of JSON for each call
+
+A process that becomes another program loses it with its execve(2): the descriptors are
+close-on-exec. Law: nothing is imported here after the start, and nothing opened but links of /proc
+read; most of the telling is done by processes that are inside another root.
+"""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ..linux import namespaces, syscalls
+from . import catalogue, symbols
+
+_NUMBER_BYTES = 8
+_CALLS_AT, _TASKS_AT, _LINES_AT = 0, _NUMBER_BYTES, 2 * _NUMBER_BYTES
+_BEARING = frozenset({"clone", "clone3"})
+_MOVING = frozenset({"setns", "unshare"})
+_EXECUTING = frozenset({"execve", "execveat"})
+# Told of a process that makes a root. What others do to directories is nsbox's own bookkeeping.
+_OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "chdir"})
+_SETTING_UP = frozenset({"pause", "member"})
+# What a process is, by the function that made it, or by its file: the innermost that is known counts.
+_ROLES = {
+    "_pod_shm": "helper", "pod/supervise.py": "supervisor", "net/apart.py": "netlink", "net/proxy.py": "proxy",
+    "net/pasta.py": "pasta", "pod/netnat.py": "guard", "pod/member.py": "member", "pod/create.py": "pause",
+}  # fmt: skip
+_MIDDLE = "linux/process.py"
+_PIDFD = "anon_inode:[pidfd]"
+_readlink = os.readlink
+
+
+class Told(NamedTuple):
+    """One call that was made.
+
+    Attributes:
+        number: from 1, in the order in which they ended; an execve that of its beginning.
+        task: which process, in the order of their births; 0 is the command.
+        who: what that process is.
+        text: call and arguments in the notation of strace(1).
+        result: as the kernel gave it; 0 for an execve that did not fail.
+        error: the name of the errno, or "".
+        doing: what the caller said that it is for.
+        values: the arguments once more, as JSON holds them.
+        places: what is behind the descriptors among them, by their position.
+        child: the task that it gave birth to, or -1.
+        moved: for each kind of namespace that changed, the inode numbers before and after.
+    """
+
+    number: int
+    task: int
+    who: str
+    call: str
+    text: str
+    result: int
+    error: str
+    doing: str
+    why: str
+    man: str
+    values: list[Any]
+    places: dict[str, str]
+    child: int = -1
+    moved: dict[str, list[int]] = {}
+
+
+class Out(Protocol):
+    """Shows what is told while it happens."""
+
+    fds: tuple[int, ...]
+
+    def asks(self, call: str) -> bool:
+        """Whether somebody is to be asked before this call."""
+
+    def before(self, told: Told) -> None:
+        """It is about to be made. What this raises keeps it from being made."""
+
+    def after(self, told: Told) -> None:
+        """It was made. An execve comes twice: at its beginning, and again if it failed."""
+
+    def moved(self, told: Told) -> None:
+        """The process that `told` is about is in other namespaces now."""
+
+
+class Teller(syscalls.Listener):
+    """Keeps each call, and shows it on `out`.
+
+    Attributes:
+        told: in the command, once it is closed: every call, in the order of their numbers.
+    """
+
+    def __init__(self, out: Out | None = None) -> None:
+        self.told: list[Told] = []
+        self._log_fd = os.memfd_create("nsbox:told", os.MFD_CLOEXEC)
+        os.pwrite(self._log_fd, bytes(_LINES_AT), 0)
+        self._out = out
+        self.fds = (self._log_fd, *(out.fds if out is not None else ()))
+        self._task, self._who = self._next(_TASKS_AT) - 1, "nsbox"
+        self._bearing, self._child = "", -1
+        self._where, self._goal = namespaces.ids_of("self"), dict[str, int]()
+        self._unshown: Told | None = None
+        self._executing = 0
+        os.register_at_fork(after_in_child=self._born)
+
+    # ---- what the listener of the system calls hears ----
+
+    def begin(self, call: str, args: tuple[object, ...]) -> None:
+        if not self._hears(call, args):
+            return
+        if self._out is not None and self._out.asks(call):
+            self._out.before(self._told(0, call, args, 0, 0))
+        if call in _BEARING:
+            self._bearing, self._child = _role(call), self._next(_TASKS_AT) - 1
+        if call == "setns":  # now, for afterwards there may be no /proc to ask
+            self._goal = _goal(*args)
+        if call in _EXECUTING:
+            self._executing = self._tell(call, args, 0, 0)
+        elif self._is_last(call, args):
+            self._tell(call, args, 0, 0)
+            self._log_fd = -1
+
+    def end(self, call: str, args: tuple[object, ...], result: int, code: int) -> None:
+        if not self._hears(call, args):
+            return
+        number = self._executing if call in _EXECUTING else 0
+        number = self._tell(call, args, result, code, number)
+        if call in _MOVING and not code:
+            self._tell_move(number, self._goal if call == "setns" else _here())
+        self._bearing, self._child = "", -1
+
+    def close(self) -> None:
+        if self._log_fd >= 0 and self._task == 0:
+            self.told = self._all()
+        for fd in self.fds if self._log_fd >= 0 else ():
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # closed together with others
+        self._log_fd = -1
+
+    def _hears(self, call: str, args: Sequence[Any]) -> bool:
+        if self._log_fd < 0 or call in _OF_A_TREE and self._who not in _SETTING_UP:
+            return False
+        return catalogue.is_told(call, args)
+
+    def _is_last(self, call: str, args: Sequence[Any]) -> bool:
+        """Whether it closes the log: then nothing can be told any more when it has been made."""
+        return call == "close_range" and not args[2] and args[0] <= self._log_fd <= args[1]
+
+    def _born(self) -> None:
+        """Runs first of all in every forked process."""
+        if self._log_fd < 0 or not self._bearing:
+            return
+        self._task, self._who, self._bearing, self._child = self._child, self._bearing, "", -1
+        self._tell_move(0, _here())
+
+    # ---- telling ----
+
+    def _tell(self, call: str, args: tuple[object, ...], result: int, code: int, number: int = 0) -> int:
+        try:
+            with _Locked(self._log_fd):
+                number = number or self._next(_CALLS_AT)
+                told = self._told(number, call, args, result, code)
+                self._add(told._asdict())
+        except OSError:  # closed with others: this process is heard no more
+            self._log_fd = -1
+            return 0
+        if self._out is not None:
+            self._show_move()
+            self._out.after(told)
+        return number
+
+    def _told(self, number: int, call: str, args: tuple[object, ...], result: int, code: int) -> Told:
+        known = catalogue.CALLS.get(call)
+        doing = self._bearing or syscalls.purpose
+        places = {str(at): _behind(args[at]) for at in (known.fds if known else ())}
+        return Told(
+            number, self._task, self._who, call, catalogue.written(call, args), result,
+            symbols.errno_name(code) if code else "", doing, catalogue.why(call, args, doing or places.get("0", "")),
+            known.man if known else f"{call}(2)", [_plain(arg) for arg in args], places, self._child,
+        )  # fmt: skip
+
+    def _tell_move(self, number: int, now: Mapping[str, int]) -> None:
+        """Which namespaces are others than before; of a child, than where its clone was called."""
+        moved = {kind: [old, now[kind]] for kind, old in self._where.items() if now.get(kind, old) != old}
+        self._where = {**self._where, **now}
+        told = Told(number, self._task, self._who, "", "", 0, "", "", "", "", [], {}, -1, moved)
+        try:
+            with _Locked(self._log_fd):
+                self._add({"moved": moved, "number": number, "task": self._task})
+        except OSError:
+            self._log_fd = -1
+        self._unshown = told if moved else None
+        if number:
+            self._show_move()
+
+    def _show_move(self) -> None:
+        """At once, or of a process that was born before its first call: then its parent has told of it."""
+        told, self._unshown = self._unshown, None
+        if self._out is not None and told is not None:
+            self._out.moved(told)
+
+    def _next(self, at: int) -> int:
+        """One more of a number that all processes share; the lock is held, or only one process there."""
+        number = int.from_bytes(os.pread(self._log_fd, _NUMBER_BYTES, at), "little") + 1
+        os.pwrite(self._log_fd, number.to_bytes(_NUMBER_BYTES, "little"), at)
+        return number
+
+    def _add(self, what: Mapping[str, Any]) -> None:
+        os.lseek(self._log_fd, 0, os.SEEK_END)
+        _write_all(self._log_fd, json.dumps(what).encode() + b"\n")
+
+    # ---- afterwards ----
+
+    def _all(self) -> list[Told]:
+        size = os.fstat(self._log_fd).st_size
+        lines = [json.loads(line) for line in os.pread(self._log_fd, size, _LINES_AT).splitlines()]
+        found = {line["number"]: Told(**line) for line in lines if "call" in line}
+        births = {told.child: number for number, told in found.items() if told.child >= 0}
+        for line in lines:
+            if "call" not in line and (number := line["number"] or births.get(line["task"], 0)) in found:
+                found[number] = found[number]._replace(moved=line["moved"])
+        return [found[number] for number in sorted(found)]
+
+
+class _Locked:
+    """The log is ours for the length of a block: a lock of this process, gone with it if it is killed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, 0)
+
+    def __exit__(self, *_exc: object) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, 0)
+
+
+def _role(bearing: str) -> str:
+    """What the process is that is being born here, seen by who called."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        file = "/".join(code.co_filename.split("/")[-2:])
+        if bearing == "clone" and file == _MIDDLE:
+            return "middle"
+        if (role := _ROLES.get(code.co_name) or _ROLES.get(file)) is not None:
+            return role
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "child"
+
+
+def _here() -> dict[str, int]:
+    """Where this process is; for PID and time where its next child will be. Empty where there is no /proc."""
+    found = {}
+    for kind in namespaces.KINDS:
+        for name in (f"{kind.name}_for_children", kind.name):
+            try:
+                found[kind.name] = os.stat(f"/proc/self/ns/{name}").st_ino
+                break
+            except OSError:
+                continue
+    return found
+
+
+def _goal(fd: Any, flags: Any) -> dict[str, int]:
+    """Where setns(2) leads to: of a pidfd the namespaces of that process, else that of the file."""
+    names = {kind.name for kind in namespaces.KINDS if kind.flag & flags}
+    try:
+        if _behind(fd) != _PIDFD:
+            return {name: os.fstat(fd).st_ino for name in names}
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            [pid] = [int(line.split()[1]) for line in file if line.startswith(b"Pid:")]
+        return {name: number for name, number in namespaces.ids_of(pid).items() if name in names}
+    except (OSError, ValueError):
+        return {}
+
+
+def _behind(fd: object) -> str:
+    """The path that the kernel has for a descriptor, or ""."""
+    try:
+        return _readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def _plain(value: Any) -> Any:
+    """The same, of what JSON knows."""
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if isinstance(value, Mapping):
+        return [f"{os.fsdecode(name)}={os.fsdecode(text)}" for name, text in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, int):
+        return int(value)
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,84 @@
+"""What was told, for people: a few lines a call, as wide as the terminal, without colour."""
+
+import fcntl
+import os
+import textwrap
+from collections.abc import Iterator
+
+from .teller import Told
+
+_WHO = 11
+_MARGIN = 5 + _WHO  # "  12 member     "
+_WIDTH_MIN, _WIDTH_MAX, _WIDTH_UNKNOWN = 60, 120, 100
+
+
+def call_of(told: Told, width: int) -> Iterator[str]:
+    """A call with its result."""
+    yield from _wrapped(f"{told.number:>4} {told.who:<{_WHO}}", told.text + _result(told), width)
+
+
+def reason_of(told: Told, width: int) -> Iterator[str]:
+    """Why, and where to read."""
+    why = f"{told.why} " if told.why else ""
+    yield from _wrapped(" " * _MARGIN, f"{why}[{told.man}]", width)
+
+
+def move_of(told: Told, width: int) -> Iterator[str]:
+    """From which namespaces to which a process went."""
+    words = [f"{kind} {old} -> {new}" for kind, (old, new) in told.moved.items()]
+    who = "" if told.number else f"{told.who} is in: "
+    yield from _wrapped(" " * _MARGIN, who + ", ".join(words), width)
+
+
+def _result(told: Told) -> str:
+    if told.error:
+        return f" = -1 {told.error}"
+    return "" if told.call in ("execve", "execveat") else f" = {told.result}"
+
+
+def _wrapped(head: str, text: str, width: int) -> list[str]:
+    indent = " " * (_MARGIN + 4 if head.strip() else _MARGIN)
+    return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False) or [head]  # fmt: skip
+
+
+class Screen:
+    """Shows each call when it has been made. Told by whichever process made it, each with a copy."""
+
+    def __init__(self, out_fd: int) -> None:
+        """A copy of the descriptor, for 0 to 2 will be the member's. It is close-on-exec."""
+        self._fd = fcntl.fcntl(out_fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        self.fds: tuple[int, ...] = (self._fd,)
+        try:
+            columns = os.get_terminal_size(out_fd).columns
+        except OSError:
+            columns = _WIDTH_UNKNOWN
+        self._width = min(max(columns, _WIDTH_MIN), _WIDTH_MAX)
+        self._said = ("", "")
+        self._end = "\r\n" if os.isatty(out_fd) else "\n"  # the terminal may be raw meanwhile
+
+    def asks(self, call: str) -> bool:
+        return False
+
+    def before(self, told: Told) -> None:
+        """Nobody is asked."""
+
+    def after(self, told: Told) -> None:
+        if told.call in ("execve", "execveat") and told.error:
+            self._print([" " * (_MARGIN + 4) + _result(told).strip()])  # the call itself is there already
+        else:
+            self._print(call_of(told, self._width))
+            if (told.call, told.why) != self._said:  # of several in a row the first tells why
+                self._print(reason_of(told, self._width))
+            self._said = told.call, told.why
+
+    def moved(self, told: Told) -> None:
+        self._print(move_of(told, self._width))
+
+    def _print(self, lines: "Iterator[str] | list[str]") -> None:
+        view = memoryview("".join(line + self._end for line in lines).encode(errors="backslashreplace"))
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            pass  # nobody reads it any more; the work goes on

@@ -1,0 +1,146 @@
+"""strace(1) as the judge of explain: what it saw, call by call, in the form in which explain tells it."""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import faults
+from fakehost import NSBOX, FakeHost
+
+from nsbox.explain import catalogue
+
+# strace's lines that are not for explain although it tells calls of that name.
+TELLING_IOCTLS = ("SIOCSIFFLAGS", "TIOCSPTLCK", "TIOCGPTPEER", "TIOCSCTTY")
+OURS = '"nsbox:told"'  # explain's own log
+READING = re.compile(r"prctl\((PR_GET_|PR_CAPBSET_READ|PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET)|socket\((?!AF_INET, )")
+OF_A_TREE = ("mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "chdir")
+TELLING_FILE = re.compile(r'openat\(AT_FDCWD, "(/proc/[^"]*/(?:uid_map|gid_map|setgroups|timens_offsets)|'
+                          r'/proc/sys/[^"]*|/sys/fs/cgroup/[^"]*)", O_(?:WRONLY|RDWR).*\) += (\d+)$')
+CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+|\?)(?: ([A-Z]+) \(.*\))?(?: \(.*\))?$")
+# Pointers, and fields of structs that say nothing.
+NOISE = re.compile(r", child_tidptr=0x[0-9a-f]+|, stack=NULL, stack_size=0|, attr_clr=0, propagation=0 /\* MS_\?\?\? \*/, "
+                   r"userns_fd=0|0x[0-9a-f]+ (?=/\* \d+ vars)")
+FLAGS = re.compile(r"[A-Za-z0-9_<]+(?:\|[A-Za-z0-9_<]+)+")
+
+
+class Seen(NamedTuple):
+    """One call: as told, or as strace saw it."""
+
+    call: str
+    result: str
+
+
+def normal(text: str) -> str:
+    """Without pointers, and with flags in the order of the alphabet: strace has an order of its own."""
+    return FLAGS.sub(lambda found: "|".join(sorted(found[0].split("|"))), NOISE.sub("", text))
+
+
+def calls_of(log: str) -> dict[str, list[str]]:
+    """The calls of each task in their order; those that strace wrote in two parts in one."""
+    tasks: dict[str, list[str]] = {}
+    for line in log.splitlines():
+        task, _, call = line.partition(" ")
+        call = call.strip()
+        if call.startswith(("---", "+++")):
+            continue
+        lines = tasks.setdefault(task, [])
+        if call.startswith("<..."):
+            lines[-1] += call.partition("resumed>")[2]
+        else:
+            lines.append(call.removesuffix("<unfinished ...>").removesuffix("<detached ...>"))
+    return tasks
+
+
+def seen(log: str) -> dict[int, list[Seen]]:
+    """What strace saw of that which explain tells: by task, in the order of their births from the first one."""
+    tasks = calls_of(log)
+    first = next(iter(tasks))
+    found: dict[int, list[Seen]] = {}
+    _walk(tasks, first, False, found, skip_exec=True)
+    return found
+
+
+def _walk(tasks: dict[str, list[str]], task: str, tree: bool, found: dict[int, list[Seen]], skip_exec: bool = False) -> None:
+    mine: list[Seen] = []
+    found[len(found)] = mine
+    written: set[str] = set()
+    children = []
+    for line in tasks.get(task, ()):
+        if opened := TELLING_FILE.match(line):
+            written.add(opened[2])
+        call = CALL.match(line) or CALL.match(line + ") = 0")  # an execve after which strace was told to go
+        if call is None:
+            continue
+        name, args, result, code = call.groups()
+        args = args.rstrip()
+        if name == "close":
+            written.discard(args)
+        if name == "execve" and skip_exec:
+            skip_exec = False
+            continue
+        if name not in catalogue.CALLS or not _is_for_explain(line, name, args, tree, written):
+            continue
+        mine.append(Seen(f"{name}({normal(args)})", code or result))
+        if name in ("clone", "clone3"):
+            children.append((result, tree or name == "clone3" and "CLONE_PARENT" in args))
+        if name in ("execve", "execveat") and not code:
+            break  # from here on it is another program
+    for child, of_tree in children:
+        _walk(tasks, child, of_tree, found)
+
+
+def _is_for_explain(line: str, name: str, args: str, tree: bool, written: set[str]) -> bool:
+    if name in OF_A_TREE:
+        return tree
+    if OURS in args:
+        return False
+    if name == "ioctl":
+        return any(request in args for request in TELLING_IOCTLS)
+    if name == "fcntl":
+        return "F_ADD_SEALS" in args
+    if name == "write":
+        return args.split(",")[0] in written
+    return not READING.match(line)
+
+
+def told(events: Path) -> dict[int, list[Seen]]:
+    """What explain told, in the same form."""
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    by_task: dict[int, list[dict[str, object]]] = {}
+    for line in lines:
+        by_task.setdefault(line["task"], []).append(line)
+    found: dict[int, list[Seen]] = {}
+    _renumber(by_task, 0, found)
+    return found
+
+
+def _renumber(by_task, task, found):  # type: ignore[no-untyped-def]
+    mine = found.setdefault(len(found), [])
+    children = []
+    for event in by_task.get(task, ()):
+        name, _, args = event["text"].partition("(")
+        mine.append(Seen(f"{name}({normal(args.removesuffix(')'))})", event["error"] or str(event["result"])))
+        if event["child"] >= 0:
+            children.append(event["child"])
+    for child in children:
+        _renumber(by_task, child, found)
+
+
+def difference(seen: dict[int, list[Seen]], told: dict[int, list[Seen]]) -> str:
+    """What was seen and not told (-), and told and not seen (+); "" if nothing."""
+    texts = [[f"{task}: {one.call} = {one.result}" for task, calls in what.items() for one in calls] for what in (seen, told)]
+    return "\n".join(line for line in difflib.unified_diff(*texts, "strace", "explain", n=1, lineterm=""))
+
+
+def both(host: FakeHost, words: Sequence[str], trace: str = "") -> tuple[dict[int, list[Seen]], dict[int, list[Seen]], str]:
+    """Run a command under strace with --events: what strace saw, what explain told, and strace's log."""
+    events = host.scratch / "events"
+    events.write_text("")
+    wanted = trace or "trace=" + ",".join(sorted({*catalogue.CALLS, "openat", "close"}))
+    verb, rest = words[0], list(words[1:])
+    status, _, err, log = faults.strace(host, wanted, [*NSBOX, verb, "--events", str(events), *rest])
+    assert status == 0, err
+    return seen(log), told(events), log
