@@ -35,12 +35,14 @@ class World(NamedTuple):
         fresh_ipc: it is in an IPC namespace other than the tree's /dev/mqueue shows.
         shm_fd: a detached copy of the pod's /dev/shm, or -1 for a new one.
         host_net: it is in the host's network, over which its user namespace may have no right.
+        masked: parts of /proc and /sys are read-only or covered.
     """
 
     fresh_proc: bool = True
     fresh_ipc: bool = True
     shm_fd: int = -1
     host_net: bool = False
+    masked: bool = True
 
 
 def mount_dev(root_fd: int, world: World) -> int:
@@ -65,6 +67,11 @@ def mount_dev(root_fd: int, world: World) -> int:
     place_fd = os.open("mqueue", O_PATH_DIR, dir_fd=dev_fd)
     os.close(mount_on(place_fd, "/dev/mqueue", "mqueue", {}, NOTHING_RUNS))
     return dev_fd
+
+
+def open_null(dev_fd: int) -> int:
+    """The null device (O_PATH) of a /dev that :func:`mount_dev` made and nobody else has seen."""
+    return os.open("null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dev_fd)
 
 
 def _make_device(dev_fd: int, name: str, number: tuple[int, int]) -> None:

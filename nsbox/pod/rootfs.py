@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import NsboxError
 from ..linux import mounts, process, syscalls
 from ..linux.flags import MountAttr, MountFlag
+from ..privilege import masks
 from ..spec import RootSpec, Tmpfs, Volume
 from . import devices
 from .places import NOTHING_RUNS, O_PATH_DIR, mount_at, mount_on, own_directory, step
@@ -97,10 +98,12 @@ def _make_private() -> None:
 def _enter_rootfs(root: RootSpec, sources: Sources, world: devices.World) -> int:
     purpose = f"use rootfs {root.path!r}"
     root_fd = step(purpose, _attach_root, root, sources)
-    _mount_proc(root_fd)
-    _mount_sys(root_fd, world)
+    proc_fd = _mount_proc(root_fd)
+    sys_fd = _mount_sys(root_fd, world)
     dev_fd = devices.mount_dev(root_fd, world)
     _mount_volumes(root, sources, root_fd, make_targets=True)
+    if world.masked:
+        step("mask parts of /proc and /sys", masks.guard, proc_fd, sys_fd, devices.open_null(dev_fd))
     if root.read_only:
         step(
             "make the root read-only",
@@ -142,37 +145,37 @@ def _attach_root(root: RootSpec, sources: Sources) -> int:
     return mount_fd
 
 
-def _mount_proc(root_fd: int) -> None:
+def _mount_proc(root_fd: int) -> int:
     try:
-        os.close(mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS))
+        return mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS)
     except NsboxError as err:
         if isinstance(err.__cause__, PermissionError):
             err.hint = "a /proc that is masked, as inside most containers, forbids a new one"
         raise
 
 
-def _mount_sys(root_fd: int, world: devices.World) -> None:
+def _mount_sys(root_fd: int, world: devices.World) -> int:
     attrs = NOTHING_RUNS | MountAttr.MOUNT_ATTR_RDONLY
     try:
-        os.close(mount_at(root_fd, "/sys", "sysfs", {}, attrs))
+        return mount_at(root_fd, "/sys", "sysfs", {}, attrs)
     except NsboxError as err:
         if not (world.host_net and isinstance(err.__cause__, PermissionError)):
             raise
         # A new one needs the right over the network that it shows. This one shows the same.
-        step("bind the host's /sys", _bind_sys, root_fd, attrs)
+        return step("bind the host's /sys", _bind_sys, root_fd, attrs)
 
 
-def _bind_sys(root_fd: int, attrs: MountAttr) -> None:
+def _bind_sys(root_fd: int, attrs: MountAttr) -> int:
     tree_fd = mounts.clone_tree(mounts.open_host_path("/sys"), recursive=True)
     syscalls.mount_setattr(tree_fd, attrs, recursive=True)
     mounts.attach(tree_fd, own_directory(root_fd, "/sys"))
+    return tree_fd
 
 
 def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> int:
     """Keep the tree as it is, but for what shows the namespaces: /proc, /dev/shm, /dev/mqueue."""
     root_fd = os.open("/", O_PATH_DIR)
-    if world.fresh_proc:
-        _mount_proc(root_fd)
+    proc_fd = _mount_proc(root_fd) if world.fresh_proc else -1
     for path, fstype, options in (
         ("/dev/shm", "tmpfs", {"mode": "1777"}),
         ("/dev/mqueue", "mqueue", {}),
@@ -184,6 +187,10 @@ def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> 
                 continue  # a host without it has nothing to hide
             os.close(mount_on(place_fd, path, fstype, options, NOTHING_RUNS))
     _mount_volumes(root, sources, root_fd, make_targets=False)
+    if world.masked:
+        sys_fd = step("make /sys read-only", masks.close_sys, root_fd)
+        null_fd = step("use /dev/null", mounts.open_in_root, root_fd, "/dev/null", os.O_PATH)
+        step("mask parts of /proc and /sys", masks.guard, proc_fd, sys_fd, null_fd)
     process.seal_imports()
     null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.chdir("/")

@@ -1,0 +1,155 @@
+"""What of /proc and /sys is read-only or covered in every root that nsbox enters.
+
+Row ids as in the list of security cases. Each test says how to break the build so that it is red.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from fakehost import FakeHost
+from inpod import inside, pod
+
+pytestmark = pytest.mark.needs_root
+
+# How a pod's root is made, and how a member's is.
+PODS = [[], ["--rootfs", "busybox"], ["--rootfs", "busybox", "--in-place"], ["--rootfs", "busybox", "--read-only"],
+        ["--rootfs", "busybox", "--chroot"], ["--rootfs", "busybox", "--with", "user"], ["--with", "user"]]  # fmt: skip
+MEMBERS = [[], ["--rootfs", "busybox"], ["--share", "net"]]
+
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+MASKED = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]  # fmt: skip
+
+# Opens for appending, and writes nothing: what succeeds is said. Whoever breaks the build reads
+# only that it could have been written to.
+_OPEN_ALL = """
+for file in $(find "$@" -type f 2>/dev/null); do
+    (: >> "$file") 2>/dev/null && echo "$file"
+done
+:
+"""
+# For each place that there is: its type and numbers, and what can be read of it.
+_LOOK = """
+for place in "$@"; do
+    if [ -d "$place" ]; then echo "$place directory $(ls -A "$place" | wc -l) $(stat -c '%a %h' "$place")"
+    elif [ -e "$place" ]; then echo "$place $(stat -c %t:%T "$place") $(wc -c < "$place")"
+    fi
+done
+"""
+
+
+def look(host: FakeHost, script: str, places: list[str], *options: str) -> list[str]:
+    """The lines that a script says in pod p about `places`."""
+    return inside(host, "p", f"set -- {' '.join(places)}\n{script}", *options).splitlines()
+
+
+@pytest.mark.parametrize("how", PODS, ids=str)
+def test_B24_nothing_of_the_kernel_s_settings_can_be_opened_for_writing(host, how):
+    """Every file below the read-only places, and below /sys; the settings of namespaces too.
+
+    Red when: make_read_only() sets the attributes without MOUNT_ATTR_RDONLY; close_sys() is not
+    called, or not recursive (the host's tree).
+    """
+    with pod(host, "p", *how):
+        for options in MEMBERS:
+            assert look(host, "find $1 -type f | wc -l", ["/proc/sys"], *options) != ["0"]
+            assert look(host, _OPEN_ALL, [*READ_ONLY, "/sys"], *options) == []
+            assert inside(host, "p", "touch /proc/sys/x /sys/x 2>&1; :", *options).count("Read-only file system") >= 1
+
+
+@pytest.mark.parametrize("how", PODS, ids=str)
+def test_B24_masked_places_are_there_and_empty(host, how):
+    """A file is the null device, a directory is empty; both are read-only.
+
+    Red when: a name is taken out of MASKED_IN_PROC, or mask() is not called for /sys; the null
+    device is bound without devices (then it cannot be read at all).
+    """
+    real = [place for place in MASKED if os.path.lexists(place)]
+    assert len(real) >= 3, real
+    with pod(host, "p", *how):
+        for options in MEMBERS:
+            found = {line.split()[0]: line.split()[1:] for line in look(host, _LOOK, MASKED, *options)}
+            assert sorted(found) == sorted(real)
+            for place, said in found.items():
+                assert said == (["directory", "0", "555", "2"] if os.path.isdir(place) else ["1:3", "0"]), place
+            assert look(host, 'chmod 600 "$@" 2>&1 | grep -vc "Read-only file system"; :', real, *options) == ["0"]
+
+
+def test_B24_the_host_s_own_proc_and_sys_stay_as_they_are(host):
+    """Also where the pod has the host's tree. Red when: _make_private() is not called first, so that
+    the host's /sys becomes read-only with the pod's."""
+    script = "cut -d' ' -f4-6 /proc/self/mountinfo | grep -E ' /(proc|sys)'; stat -c '%n %a' /dev/null; [ $(wc -c < /proc/keys) -gt 0 ]"
+    before = host.run(["sh", "-c", script], check=True).stdout
+    for how in PODS:
+        with pod(host, "p", *how):
+            inside(host, "p", "chmod 600 /proc/keys; echo x > /proc/keys; :")
+            assert host.run(["sh", "-c", script], check=True).stdout == before
+    assert host.run(["sh", "-c", script], check=True).stdout == before
+
+
+# ---- B26: missing, doubled, directories ----
+
+def mounted_on(host: FakeHost, *options: str) -> list[tuple[str, str]]:
+    """(target, device) of each mount at or below /proc and /sys that a member sees, oldest first."""
+    lines = inside(host, "p", "cut -d' ' -f3,5 /proc/self/mountinfo | grep -E ' /(proc|sys)(/|$)'", *options)
+    return [(target, device) for device, _, target in (line.partition(" ") for line in lines.splitlines())]
+
+
+@pytest.mark.parametrize("how", PODS[1:6], ids=str)
+def test_B26_each_place_is_covered_once_and_missing_ones_are_passed_over(host, how):
+    """All directories are covered by one and the same file system.
+
+    Red when: the directories get a file system each; a name stands in a list twice and _open_place()
+    goes through mounts (no RESOLVE_NO_XDEV); ENOENT is not passed over.
+    """
+    expected = [place for place in [*READ_ONLY, *MASKED] if os.path.lexists(place)]
+    with pod(host, "p", *how):
+        for options in MEMBERS[:2]:
+            found = mounted_on(host, *options)
+            targets = [target for target, _ in found]
+            assert sorted(targets) == sorted(["/proc", "/sys", *expected])
+            of_directories = {device for target, device in found if target in MASKED and os.path.isdir(target)}
+            assert len(of_directories) == 1, found
+
+
+def test_B26_a_name_that_is_given_twice_or_is_nowhere_does_no_harm(host):
+    """Red when: as above."""
+    code = """
+from nsbox.cli import entry
+from nsbox.privilege import masks
+masks.MASKED_IN_PROC += ("keys", "nowhere", "no/where", "keys", "acpi")
+masks.READ_ONLY_IN_PROC += ("sys", "sysvipc", "nowhere")
+entry()
+"""
+    assert host.python(code, "create", "p", "--rootfs", "busybox").returncode == 0
+    try:
+        targets = [target for target, _ in mounted_on(host)]
+        assert len(targets) == len(set(targets)) and "/proc/sysvipc" in targets, targets
+    finally:
+        host.nsbox("rm", "-f", "p", check=True)
+
+
+def test_B26_what_is_covered_already_is_left_alone(host, rootfs):
+    """A member with the pod's tree and a PID namespace that it shares: the masks are the pod's.
+
+    Red when: _dress_host_tree() masks a /proc that is not new, going through mounts.
+    """
+    with pod(host, "p", "--rootfs", rootfs):
+        options = ["--share", "pid,net"]
+        assert sorted(mounted_on(host, *options)) == sorted(mounted_on(host))
+
+
+def test_B26_masks_need_nothing_of_a_read_only_rootfs(host, rootfs):
+    """Not even mount points: /proc and /sys are the kernel's. Red when: a mask is put where the rootfs
+    has a file of that name, by its path."""
+    for place in ("proc/keys", "proc/sys/kernel", "sys/firmware"):
+        path = Path(rootfs, place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of the rootfs")
+    with pod(host, "p", "--rootfs", rootfs, "--read-only"):
+        assert look(host, _LOOK, ["/proc/keys", "/sys/firmware"]) == ["/proc/keys 1:3 0", "/sys/firmware directory 0 555 2"]
+    assert Path(rootfs, "proc/keys").read_text() == "of the rootfs"
