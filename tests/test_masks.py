@@ -14,7 +14,7 @@ pytestmark = pytest.mark.needs_root
 
 # How a pod's root is made, and how a member's is.
 PODS = [[], ["--rootfs", "busybox"], ["--rootfs", "busybox", "--in-place"], ["--rootfs", "busybox", "--read-only"],
-        ["--rootfs", "busybox", "--chroot"], ["--rootfs", "busybox", "--with", "user"], ["--with", "user"]]  # fmt: skip
+        ["--rootfs", "busybox", "--chroot"], ["--rootfs", "busybox", "--with", "user"], ["--rootfs", "busybox", "--userns"], ["--with", "user"]]  # fmt: skip
 MEMBERS = [[], ["--rootfs", "busybox"], ["--share", "net"]]
 
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
@@ -99,7 +99,7 @@ def mounted_on(host: FakeHost, *options: str) -> list[tuple[str, str]]:
     return [(target, device) for device, _, target in (line.partition(" ") for line in lines.splitlines())]
 
 
-@pytest.mark.parametrize("how", PODS[1:6], ids=str)
+@pytest.mark.parametrize("how", PODS[1:7], ids=str)
 def test_B26_each_place_is_covered_once_and_missing_ones_are_passed_over(host, how):
     """All directories are covered by one and the same file system.
 
