@@ -111,16 +111,21 @@ def programs(host, *words: str) -> list[str]:
     assert status == 0, err
     # A call of one process may be cut in two by another's line: "unfinished" has the name.
     calls = re.findall(r'execve\("([^"]*)"|execveat\(\d+, "", \["([^"]*)"', log)
-    return [one or other for one, other in calls]
+    return [one or f"sealed, as {other}" for one, other in calls]
+
+
+# The launcher, from memory, with the command's own arguments; then the command, in its place.
+LAUNCHED = ["sealed, as /bin/true", "/bin/true"]
 
 
 @pytest.mark.parametrize(
     "words, executed",
     [
-        (["create", "hot", "--rootfs", "busybox"], ["pause"]),
-        (["join", "web", "--", "/bin/true"], ["/bin/true"]),
-        (["join", "web", "-d", "--", "/bin/true"], ["/bin/true"]),
-        (["run", "--", "/bin/true"], ["pause", "/bin/true"]),
+        (["create", "hot", "--rootfs", "busybox"], ["sealed, as pause"]),
+        (["join", "web", "--", "/bin/true"], LAUNCHED),
+        (["join", "web", "-d", "--", "/bin/true"], LAUNCHED),
+        (["run", "--", "/bin/true"], ["sealed, as pause", *LAUNCHED]),
+        (["create", "hot", "--rootfs", "busybox", "--init", "/bin/sleep 9"], ["sealed, as /bin/sleep", "/bin/sleep"]),
         (["ls"], []),
         (["ps", "web"], []),
         (["inspect", "web"], []),
@@ -132,7 +137,8 @@ def programs(host, *words: str) -> list[str]:
     ids=lambda value: " ".join(value),
 )
 def test_C19_no_helper_program_is_executed(web, words, executed):
-    """Also A06: nothing is looked up in a PATH, and ctypes starts neither gcc nor ldconfig.
+    """Also A06: nothing is looked up in a PATH, and ctypes starts neither gcc nor ldconfig. And A05: it
+    is the sealed launcher that executes the command.
 
     Red when: syscalls.py asks ctypes.util.find_library for libc.
     """

@@ -183,8 +183,8 @@ native = pytest.mark.parametrize("command", ["native"], indirect=True)
 def test_the_kept_bytes_are_what_the_source_assembles_to(machine: str) -> None:
     """Red when: an instruction in MACHINE.S or a byte of MACHINE.bin is changed."""
     need(f"{machine}-linux-gnu-as", f"{machine}-linux-gnu-objcopy")
-    build = CHECKOUT / "scripts/build-pause"
-    checked = subprocess.run([build, "--check", machine], capture_output=True, text=True)
+    build = CHECKOUT / "scripts/build-programs"
+    checked = subprocess.run([build, "--check", f"pause/{machine}"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
 

@@ -63,7 +63,7 @@ def test_E21_and_that_of_one_on_a_terminal(host, pod, script, status):
 @pytest.mark.parametrize("argv, status", [
     (["/bin/missing"], 127), (["missing"], 127), (["/etc/passwd"], 126), (["/etc"], 126)], ids=str)
 def test_E21_127_and_126_where_the_command_cannot_be_run(host, pod, argv, status):
-    """Red when: execute._exec_error gives the same status for all."""
+    """Red when: execute.refusal gives the same status for all."""
     for way in (["join", pod], ["join", pod, "-d"], ["run", "--rootfs", "busybox"]):
         done = host.nsbox(*way, "--", *argv)
         assert (done.returncode, done.stdout) == (status, ""), way

@@ -5,6 +5,7 @@ Signals go to pidfds, never to a number read from a file.
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from .flags import CloneFlag
 
 EXIT_SETUP_FAILED = 125
 _ALIVE_REPORT = b"."  # "set-up is done, the next call is execve": then an end of file is success
+_ERRNO_BYTES = 4
 
 Child = Callable[[], None]
 
@@ -145,6 +147,7 @@ def spawn_in(
     doing: str,
     prepare: Child | None = None,
     before_go: Callable[[int], None] | None = None,
+    refused: Callable[[int], errors.NsboxError] | None = None,
 ) -> Spawned:
     """Start a process in new namespaces and return when it has called execve(2).
 
@@ -157,6 +160,7 @@ def spawn_in(
         doing: what this is for, in words, for the error message.
         prepare: runs in the middle process, to join namespaces.
         before_go: runs here with the child's PID while the child waits.
+        refused: the error for an errno that the child's program told in place of an end of file.
 
     Raises:
         NsboxError: some step failed; the child is gone and collected.
@@ -192,7 +196,7 @@ def spawn_in(
                 os.write(go_w, b"g")
             except BrokenPipeError:
                 pass  # killed by now: then there is no report either
-            _check_report(_read_all(report_r), doing)
+            _check_report(_read_all(report_r), doing, refused)
         except BaseException:
             kill_and_reap(started)
             os.close(started.pidfd)
@@ -243,9 +247,18 @@ def _run(child: Child, report_w: int, doing: str) -> NoReturn:
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def about_to_exec() -> None:
-    """Tell the parent that set-up is done: what comes now is execve(2) or its error."""
+def about_to_exec(report_fd: int = -1) -> None:
+    """Tell the parent that set-up is done: what comes now is execve(2) or its error.
+
+    Args:
+        report_fd: for a program that will execute another one: the number under which it finds the
+            report. It is to close that on success, or to write the errno, four bytes.
+    """
+    global _report_fd
     os.write(_report_fd, _ALIVE_REPORT)
+    if report_fd >= 0:
+        _report_fd = fcntl.fcntl(_report_fd, fcntl.F_DUPFD_CLOEXEC, report_fd + 1)
+        os.dup2(_report_fd, report_fd, inheritable=True)
 
 
 def reset_signals() -> None:
@@ -292,10 +305,14 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _check_report(report: bytes, doing: str) -> None:
+def _check_report(
+    report: bytes, doing: str, refused: Callable[[int], errors.NsboxError] | None = None
+) -> None:
     if report == _ALIVE_REPORT:
         return
     detail = report.removeprefix(_ALIVE_REPORT)
+    if refused is not None and len(detail) == _ERRNO_BYTES:
+        raise refused(int.from_bytes(detail, sys.byteorder))
     if detail:
         raise trouble.decode(detail)
     raise errors.NsboxError(f"cannot {doing}: the new process was killed while it was set up")

@@ -187,6 +187,7 @@ def _start(
             doing=f"create pod {spec.name!r}",
             prepare=prepare,
             before_go=write_identity,
+            refused=lambda code: execute.refusal(spec.init[0], code),
         )
     finally:
         if maker_pidfd >= 0:
@@ -211,6 +212,7 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1
+    launcher_fd = execute.launcher(spec.init, base_environment()) if spec.init else -1
     user = parse_user(spec.user) if spec.user else None
     syscalls.sethostname(spec.hostname)
     if own_net:
@@ -220,7 +222,7 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
         if spec.root.chroot:
             attributes.drop_chroot_right()
         home = accounts.become(user, maker_pidfd) if user is not None else b"/root"
-        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd))
+        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher_fd)
     if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
         mounts.empty_root()
     if program_fd < 0:

@@ -44,6 +44,7 @@ class Joining(NamedTuple):
     client_pidfd: int
     terminal: bool
     user: User | None
+    launcher_fd: int
 
 
 def start(
@@ -78,6 +79,7 @@ def start(
         spec.hostname or (target.pod.hostname if target.pod else ""),
         stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
         parse_user(spec.user) if spec.user else None,
+        execute.launcher(spec.argv, base_environment(spec.env)),
     )  # fmt: skip
     try:
         if target.pod is None:
@@ -89,7 +91,7 @@ def start(
     finally:
         if sources is not None:
             sources.close()
-        for fd in (joining.shm_fd, joining.client_pidfd):
+        for fd in (joining.shm_fd, joining.client_pidfd, joining.launcher_fd):
             if fd >= 0:
                 os.close(fd)
 
@@ -141,6 +143,7 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
             doing=f"join {target.label}",
             prepare=lambda: _enter_namespaces(target, joining.plan),
             before_go=before_go,
+            refused=lambda code: execute.refusal(joining.spec.argv[0], code),
         )
     except NsboxError as err:
         cause = err.__cause__
@@ -221,7 +224,7 @@ def _become_member(joining: Joining) -> NoReturn:
         home = accounts.become(joining.user, joining.client_pidfd, stdio[0] if joining.terminal else -1)
     _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
     env = base_environment(spec.env, terminal=joining.terminal, home=home)
-    execute.become(spec.argv, env, stdio)
+    execute.become(spec.argv, env, stdio, joining.launcher_fd)
 
 
 def _is_chrooted(joining: Joining) -> bool:

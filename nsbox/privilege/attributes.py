@@ -68,6 +68,15 @@ def hide_arguments(name: bytes) -> None:
         os.close(mem_fd)
 
 
+def read_as_others_do() -> None:
+    """Let root too execute a file that it may not read, and so be hidden while it does.
+
+    Until the next execve(2), which gives the two rights back. The kernel lets nobody look into a
+    process whose program its user could not have read. See capabilities(7), PR_SET_DUMPABLE in prctl(2).
+    """
+    prctl.cap_effective.drop("dac_override", "dac_read_search")
+
+
 def drop_chroot_right() -> None:
     """Give up CAP_SYS_CHROOT for good, so that a plain chroot cannot be left by a second one."""
     prctl.cap_effective.drop("sys_chroot")

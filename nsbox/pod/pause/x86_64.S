@@ -1,7 +1,7 @@
 /* nsbox pause for x86_64: PID 1 of a pod. It holds the namespaces and reaps; nothing else.
  *
  * hold.py beside this file is the same program in Python: read that one first.
- * scripts/build-pause makes x86_64.bin of this file. GNU as only: no C, no linker, no libc.
+ * scripts/build-programs makes x86_64.bin of this file. GNU as only: no C, no linker, no libc.
  *
  * The laws. It opens, reads and writes nothing, so it does not care which descriptors are open.
  * It has no data and no bss, and it uses no stack but what the kernel filled in for it: one page
