@@ -53,7 +53,9 @@ def test_C05_root_of_the_pod_is_nobody_on_the_host(host: FakeHost) -> None:
         said = inside(host, "web", "id -u; id -g; cat /proc/self/uid_map; : >> /proc/sys/vm/drop_caches", status=1)
         assert said.split() == ["0", "0", "0", str(FIXED), "65536"]
         for file in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/power/state"):
-            assert inside(host, "web", f"(: >> {file}) 2> /dev/null || echo refused") == "refused"
+            # To users, not to who may write where: it holds without the masks too. Some files this machine lacks.
+            said = inside(host, "web", f"[ ! -e {file} ] || (: >> {file}) 2>&1; :")
+            assert "Permission denied" in said or not said and not os.path.exists(file), (file, said)
     with pod(host, "tree", "--userns"):
         assert inside(host, "tree", f"cat {secret} || touch {host.scratch}/x || touch /etc/x || echo no") == "no"
         assert inside(host, "tree", "stat -c %u:%g /etc/passwd") == "65534:65534"
@@ -75,7 +77,9 @@ def test_C05_the_host_s_root_inside_must_be_written_out_and_is_shown(host: FakeH
     for text, ranges in (("0:0:1", [[0, 0, 1]]), ("0:0:1,1:300001:99", [[0, 0, 1], [1, 300001, 99]])):
         with pod(host, "web", f"--userns={text}", "--rootfs", "busybox"):
             assert ids_of(host, "web") == [ranges, ranges]
-            assert inside(host, "web", ": >> /proc/sys/vm/drop_caches && echo written") == "written"
+            # The file lets this user in; that it lies on a read-only mount is all that holds.
+            said = inside(host, "web", "(: >> /proc/sys/vm/drop_caches) 2>&1; head -c9 /proc/slabinfo; :")
+            assert "Read-only file system" in said and said.endswith("slabinfo "), said
 
 
 @pytest.mark.parametrize("words", [["--userns", "web"], ["web", "--userns=0:100000"], ["web", "--userns="]])
