@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from .decode import bytes_fault
 from .errors import NsboxError, SpecError
 from .runas import parse_user
-from .spec import EXTRA_KINDS, KIND_NAMES, NET_MODES, net_fault, normal_path, userns_fault, v4_fault
+from .spec import (
+    EXTRA_KINDS, ID_MAX, KIND_NAMES, NET_MODES, Owner, net_fault, normal_path, userns_fault, v4_fault,
+)
 from .volumes import check_targets, parse_mount, parse_tmpfs, parse_volume
 from .words import (
     check_hostname, check_name, encode, hostname_of, parse_integer, parse_seconds, parse_size,
@@ -22,7 +24,7 @@ __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
     "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_seconds",
     "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_user", "parse_userns",
-    "parse_volume", "parse_with", "quote", "split_init",
+    "parse_volume", "parse_with", "quote", "split_init", "sudo_caller",
 ]
 
 ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end
@@ -171,6 +173,15 @@ def parse_userns(text: str) -> str:
     if why := userns_fault(text):
         raise SpecError(f"cannot use user namespace {quote(text)}: {why}", hint=_USERNS_FORMS)
     return text
+
+
+def sudo_caller(environ: Mapping[str, str]) -> Owner | None:
+    """The user who called sudo(8), as it says in SUDO_UID and SUDO_GID; None is nobody but root."""
+    ids = [environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
+    if not all(word.isascii() and word.isdigit() and len(word) <= 10 for word in ids):
+        return None
+    owner = Owner(*map(int, ids))
+    return owner if all(0 < number <= ID_MAX for number in owner) else None
 
 
 _USERNS_FORMS = "as in --userns=auto, or --userns=0:100000:65536; a pod's name stands before a bare --userns"

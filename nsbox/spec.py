@@ -22,6 +22,7 @@ PAUSES = ("static", "python")
 NET_MODES = ("none", "bridge", "host", "user")
 HOSTNAME_MAX_BYTES = 64  # sethostname(2): __NEW_UTS_LEN
 STOP_TIMEOUT_MAX_S = 1e6
+ID_MAX = 2**32 - 2  # of a user or group; the number above it means "no id"
 SIZE_MIN_BYTES = 1
 SIZE_MAX_BYTES = 2**60  # the kernel wraps or refuses sizes near 2**63
 
@@ -84,6 +85,13 @@ class TimeOffsets(NamedTuple):
     boottime_s: int = 0
 
 
+class Owner(NamedTuple):
+    """An ordinary user of the host."""
+
+    uid: int
+    gid: int
+
+
 class PodSpec(NamedTuple):
     """What a pod shall be.
 
@@ -99,6 +107,7 @@ class PodSpec(NamedTuple):
         ip: the v4 address in that network, or "" for any free one.
         userns: which ids a user namespace of its own has: "auto", "keep-id" or a map; "" adds none.
         user: who runs `init`, as for a member.
+        owner: who shall own that namespace, if root makes it; None is root.
     """
 
     name: str
@@ -116,6 +125,7 @@ class PodSpec(NamedTuple):
     ip: str = ""
     userns: str = ""
     user: str = ""
+    owner: Owner | None = None
 
 
 class MemberSpec(NamedTuple):
@@ -240,6 +250,7 @@ def _kinds(allowed: Iterable[str]) -> decode.Decoder:
 
 _FLAG = decode.exactly(bool)
 _SECONDS = decode.number(int, -(2**62), 2**62)
+_ID = decode.number(int, 1, ID_MAX)
 _SIZE = decode.number(int, SIZE_MIN_BYTES, SIZE_MAX_BYTES)
 _STRING = decode.text(decode.bytes_fault)
 _BYTES = decode.raw(decode.bytes_fault)
@@ -270,6 +281,7 @@ _POD = decode.record(PodSpec, {
     "net": decode.text(net_fault), "ip": decode.text(lambda word: v4_fault(word) if word else ""),
     "userns": decode.text(userns_fault),
     "user": _USER,
+    "owner": decode.or_none(decode.record(Owner, {"uid": _ID, "gid": _ID})),
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,

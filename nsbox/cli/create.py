@@ -110,6 +110,7 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         net=_net(args),
         ip=parse.parse_ip(args.ip) if args.ip is not None else "",
         userns=parse.parse_userns(args.userns) if args.userns is not None else "",
+        owner=parse.sudo_caller(os.environ) if args.userns is not None else None,
     )
 
 

@@ -74,6 +74,19 @@ def owner_uid(fd: int) -> int:
     return int.from_bytes(number, sys.byteorder)
 
 
+def owner_uid_of(pid: int) -> int:
+    """Who made the user namespace of a process, and so has every right over what is in it.
+
+    Raises:
+        PermissionError: we have no right over the process. FileNotFoundError: it has ended.
+    """
+    fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return owner_uid(fd)
+    finally:
+        os.close(fd)
+
+
 def serial(fd: int) -> int | None:
     """The number of a namespace that is never given out again; None if the kernel has none for it."""
     number = bytearray(8)

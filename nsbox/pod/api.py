@@ -132,6 +132,7 @@ class Pod:
             ip=parse.parse_ip(ip) if ip else "",
             userns=parse.parse_userns(userns) if userns else "",
             user=_user(user),
+            owner=parse.sudo_caller(os.environ) if userns else None,
         )
         if spec.user and not spec.init:
             raise SpecError("cannot use user: the pause is nobody's program")

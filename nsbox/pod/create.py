@@ -25,6 +25,7 @@ from ..runas import parse_user
 from ..spec import POD_KINDS, PodSpec, RootSpec
 from . import accounts, devices, execute, pause, rootfs, store
 from .environment import base_environment
+from .files import CorruptFile
 from .pause import hold
 from .record import PodRecord
 
@@ -69,13 +70,17 @@ def _create(
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
-        record, held = _reserve(_intent(spec), spec.userns)
+        record, held = _reserve(_intent(spec), spec)
         with held:
             try:
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 if net is not None:
                     spec, sources = _with_names(spec, sources, held, record)
                 record, started = _start(spec, sources, held, record, net, intend)
+                if record.owner is not None:
+                    from . import owners
+
+                    owners.announce(record)
                 held.write(record)
                 signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
             except BaseException:
@@ -121,13 +126,18 @@ def _with_names(
     return spec._replace(root=root), sources._replace(volume_fds=sources.volume_fds + more.volume_fds)
 
 
-def _reserve(record: PodRecord, userns: str) -> tuple[PodRecord, store.Locked]:
+def _reserve(record: PodRecord, spec: PodSpec) -> tuple[PodRecord, store.Locked]:
     """Take the name, and ids where the pod has its own."""
-    if not userns:
+    if not spec.userns:
         return record, _take_name(record)
     from .users import reserve
 
-    return reserve(record, userns, _take_name)
+    return reserve(record, spec.userns, None if _is_interpreter(spec) else spec.owner, _take_name)
+
+
+def _is_interpreter(spec: PodSpec) -> bool:
+    """Whether PID 1 stays a copy of us, memory and all, which is nothing to give to a user."""
+    return not spec.init and (spec.pause == "python" or not pause.program())
 
 
 def _take_name(record: PodRecord) -> store.Locked:
@@ -156,7 +166,7 @@ def _start(
     if spec.userns:
         from .users import make
 
-        users = make(record, spec.root, sources)
+        users = make(record, spec, sources)
         sources = users.sources
 
     def write_identity(pid: int) -> None:
@@ -268,7 +278,11 @@ def undo(held: store.Locked) -> None:
 
 
 def unplug(held: store.Locked) -> None:
-    """Take away what connected the pod to networks. The lock is held; its PID 1 has ended."""
+    """Take away what led to the pod: its links to networks, and what its owner found it by.
+
+    The lock is held; its PID 1 has ended.
+    """
+    _withdraw(held)
     try:
         os.stat("net.json", dir_fd=held.fd, follow_symlinks=False)
     except OSError:
@@ -276,6 +290,17 @@ def unplug(held: store.Locked) -> None:
     from . import netend
 
     netend.leave_all(held.name, held.fd)
+
+
+def _withdraw(held: store.Locked) -> None:
+    try:
+        record = held.read()
+    except (CorruptFile, OSError):
+        return  # the next prune finds what was there
+    if record.owner is not None:
+        from . import owners
+
+        owners.withdraw(record)
 
 
 def end_process(who: process.Identity, name: str) -> None:

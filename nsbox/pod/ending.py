@@ -12,7 +12,7 @@ from typing import Callable, Iterator, NamedTuple
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import inside, members
+from . import inside, members, store
 from .record import MemberRecord, PodRecord
 
 _PAUSE_TIMEOUT_S = 1.0
@@ -88,14 +88,16 @@ def _identities(record: PodRecord) -> list[process.Identity]:
 def _recorded(record: PodRecord) -> set[process.Identity]:
     return {
         member.process
-        for member in _members(record.name)
+        for member in _members(record)
         if member.process is not None and member.exit_status is None
     }
 
 
-def _members(name: str) -> list[MemberRecord]:
+def _members(record: PodRecord) -> list[MemberRecord]:
+    if store.is_lent(record):
+        return []
     try:
-        return members.of_pod(name)
+        return members.of_pod(record.name)
     except PodNotFound:
         return []
 
@@ -161,7 +163,7 @@ def _kill_members(record: PodRecord) -> list[process.Identity]:
 
 def _wake_supervisors(record: PodRecord) -> None:
     """One that somebody stopped collects no member, and PID 1 cannot end before all are collected."""
-    for one in _each(sorted({member.supervisor for member in _members(record.name)})):
+    for one in _each(sorted({member.supervisor for member in _members(record)})):
         process.send_signal(one.pidfd, signal.SIGCONT)
 
 

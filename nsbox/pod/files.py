@@ -20,8 +20,11 @@ class CorruptFile(Exception):
     """A file of the state directory is not what nsbox wrote there. str() says what is wrong."""
 
 
-def write_json(dir_fd: int, name: str, data: dict[str, Any]) -> None:
+def write_json(dir_fd: int, name: str, data: dict[str, Any], mode: int = 0o600) -> None:
     """Replace the file `name` in one step: afterwards the old or the new content is there.
+
+    Args:
+        mode: who may read it; the umask does not count.
 
     Raises:
         OSError: the disk is full or the like; the old content is still there.
@@ -39,6 +42,8 @@ def write_json(dir_fd: int, name: str, data: dict[str, Any]) -> None:
     try:
         try:
             _write_all(fd, raw)
+            if mode != 0o600:
+                os.fchmod(fd, mode)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -57,17 +62,20 @@ def _write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
-def read_json(dir_fd: int, name: str) -> dict[str, Any]:
+def read_json(dir_fd: int, name: str, owner: int | None = None) -> dict[str, Any]:
     """The JSON object in the file `name`.
+
+    Args:
+        owner: whose file it must be; None is the caller's own.
 
     Raises:
         FileNotFoundError: there is none.
-        CorruptFile: it is not a plain file of ours, or holds no such object.
+        CorruptFile: it is not a plain file of theirs, or holds no such object.
         OSError: it cannot be looked at now, for want of descriptors or memory.
     """
     raw = None
     for _ in range(_REPLACED_MAX):
-        if (raw := _read_plain(dir_fd, name)) is not None:
+        if (raw := _read_plain(dir_fd, name, os.geteuid() if owner is None else owner)) is not None:
             break
     if raw is None:
         raise OSError(errno.EAGAIN, f"open: {name} is replaced all the time")
@@ -76,7 +84,7 @@ def read_json(dir_fd: int, name: str) -> dict[str, Any]:
     return _parse(name, raw)
 
 
-def _read_plain(dir_fd: int, name: str) -> bytes | None:
+def _read_plain(dir_fd: int, name: str, owner: int) -> bytes | None:
     """What the file holds, and a byte more if it is too large. None: it was replaced or removed meanwhile."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
@@ -86,7 +94,7 @@ def _read_plain(dir_fd: int, name: str) -> bytes | None:
         raise CorruptFile(f"{name}: {err.strerror}") from None
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != owner or found.st_nlink > 1:
             raise CorruptFile(f"{name}: not a plain file of ours")
         return os.read(fd, _MAX_BYTES + 1) if found.st_nlink else None
     finally:

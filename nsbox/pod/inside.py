@@ -66,7 +66,7 @@ class _Others:
     def __init__(self, host: PodRecord) -> None:
         self._kinds: set[tuple[str, int]] = set()
         self._pauses: set[int] = set()
-        for entry in store.entries():
+        for entry in store.entries(missing_ok=True):
             if entry.record is None or entry.record.id == host.id or entry.status not in ("running", "creating"):
                 continue
             self._kinds |= {(kind, number) for kind, number in entry.record.kinds if kind in _TELLING}

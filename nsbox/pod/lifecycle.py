@@ -1,5 +1,7 @@
 """What can be done to a pod by its name: stop, kill, remove, prune."""
 
+import os
+
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
 from . import create, statedir, store, target
@@ -16,7 +18,13 @@ def stop(name: str, timeout_s: float | None = None, *, say: Say = silent) -> Non
     Raises:
         PodNotFound: there is none. NsboxError: a process does not go away.
     """
-    with store.lock(name) as held:
+    try:
+        held = store.lock(name)
+    except PodNotFound:
+        if not _stop_lent(name, timeout_s, say):
+            raise
+        return
+    with held:
         entry = store.look(name)
         _refuse_elsewhere(entry, "stop")
         if entry.status == "broken":
@@ -24,6 +32,19 @@ def stop(name: str, timeout_s: float | None = None, *, say: Say = silent) -> Non
         elif entry.record is not None and entry.status in ("running", "dead"):
             end(entry.record, _grace(entry.record, timeout_s), say)
             create.unplug(held)
+
+
+def _stop_lent(name: str, timeout_s: float | None, say: Say) -> bool:
+    """End a pod of root's that the caller owns; False if there is none. Root's record stays."""
+    if not any(record.name == name for record in target.lent()):
+        return False
+    found = target.find(name)
+    try:
+        if found.pod is not None:
+            end(found.pod, _grace(found.pod, timeout_s), say)
+        return True
+    finally:
+        found.close()
 
 
 def remove(
@@ -37,6 +58,9 @@ def remove(
     try:
         held = store.lock(name)
     except PodNotFound:
+        if any(record.name == name for record in target.lent()):
+            raise NsboxError(f"cannot remove pod {name!r}: root made it for you",
+                             hint=f"nsbox stop {name} ends it, and root's prune forgets it") from None  # fmt: skip
         if not force:
             raise
         store.discard(name)
@@ -105,7 +129,16 @@ def prune() -> list[str]:
             continue
     store.sweep()
     _tidy_networks()
+    _tidy_owners()
     return removed
+
+
+def _tidy_owners() -> None:
+    """What a command that was killed left for owners of pods."""
+    if os.geteuid() == 0 and statedir.has_owners():
+        from . import owners
+
+        owners.tidy()
 
 
 def _tidy_networks() -> None:

@@ -66,7 +66,7 @@ def start(
     _check(target, spec)
     own_root = spec.root is not None and bool(spec.root.path)
     todo = plan(target, spec.share, own_root)
-    if own_root and target.pod is not None and _has_names(target.pod, todo):
+    if own_root and target.pod is not None and not store.is_lent(target.pod) and _has_names(target.pod, todo):
         spec = _with_names(target.pod, spec)
     sources = rootfs.open_sources(spec.root) if spec.root is not None else None
     if spec.root is not None and sources is not None and "user" in todo.enter:
@@ -82,7 +82,7 @@ def start(
         execute.launcher(spec.argv, base_environment(spec.env)),
     )  # fmt: skip
     try:
-        if target.pod is None:
+        if target.pod is None or store.is_lent(target.pod):
             return _spawn(joining, before_go)
         with store.lock(target.pod.name, shared=True):  # no rm in the midst of it
             return _spawn(joining, before_go)

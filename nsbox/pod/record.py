@@ -7,7 +7,7 @@ name the wrong process at most, and the identity check finds that.
 from typing import Any, NamedTuple
 
 from ..linux.process import Identity
-from ..spec import KIND_NAMES
+from ..spec import ID_MAX, KIND_NAMES, Owner
 from .files import CorruptFile
 
 VERSION = 1
@@ -32,6 +32,7 @@ class PodRecord(NamedTuple):
         net: where its network comes from, as in PodSpec.
         userns: "auto", "keep-id" or "map", or "" for a pod without ranges of ids.
         uid_map: (inside, outside, how many) each: ids that no other pod may get. gid_map: the same.
+        owner: the ordinary user to whom root gave the user namespace, or None.
     """
 
     id: str
@@ -53,6 +54,7 @@ class PodRecord(NamedTuple):
     userns: str = ""
     uid_map: tuple[tuple[int, int, int], ...] = ()
     gid_map: tuple[tuple[int, int, int], ...] = ()
+    owner: Owner | None = None
 
 
 class MemberRecord(NamedTuple):
@@ -85,6 +87,7 @@ def pod_to_dict(record: PodRecord) -> dict[str, Any]:
         "share": sorted(record.share) if record.share is not None else None,
         "init": list(record.init),
         "labels": dict(record.labels),
+        "owner": list(record.owner) if record.owner else None,
     }
 
 
@@ -120,6 +123,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         userns=_typed(data, "userns", str) if "userns" in data else "",  # the same, of one without ranges
         uid_map=_id_map(data, "uid_map"),
         gid_map=_id_map(data, "gid_map"),
+        owner=_owner(data),
     )
 
 
@@ -198,6 +202,17 @@ def _vantage(data: dict[str, Any]) -> tuple[int, int]:
     if len(value) != 2 or not all(type(item) is int for item in value):
         raise CorruptFile("vantage: wrong type")
     return value[0], value[1]
+
+
+def _owner(data: dict[str, Any]) -> Owner | None:
+    value = data.get("owner")
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise CorruptFile("owner: wrong type")
+    if not all(type(number) is int and 0 < number <= ID_MAX for number in value):
+        raise CorruptFile("owner: no ordinary user")
+    return Owner(*value)
 
 
 def _id_map(data: dict[str, Any], key: str) -> tuple[tuple[int, int, int], ...]:

@@ -1,18 +1,24 @@
 """What is known about pods and processes, as plain values for tables and JSON."""
 
+import contextlib
 import os
 from typing import Any
 
 from ..errors import NsboxError, PodNotFound
-from ..linux import mounts, namespaces
+from ..linux import mounts, namespaces, nsfs
+from ..privilege import subids
 from . import inside, members, netmodes, portfile, statedir, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
 
 def summaries() -> list[dict[str, Any]]:
-    """All pods for a list, with one look at /proc for all of them."""
-    found = store.entries()
+    """All pods for a list, with one look at /proc for all of them.
+
+    Root's pods that the caller owns are among them.
+    """
+    lent = [store.Entry(record.name, "running", record) for record in target.lent()]
+    found = sorted(store.entries(missing_ok=bool(lent)) + lent, key=lambda entry: entry.name)
     counts = inside.census([entry.record for entry in found if entry.record and entry.status == "running"])
     return [_summary(entry, counts) for entry in found]
 
@@ -33,7 +39,7 @@ def _summary(entry: Entry, counts: dict[str, int]) -> dict[str, Any]:
         "rootfs": record.rootfs,
         "labels": dict(record.labels),
         "id": record.id,
-        "ports": _ports(entry.name),
+        "ports": [] if store.is_lent(record) else _ports(entry.name),
     }
 
 
@@ -92,15 +98,17 @@ def everything(text: str) -> dict[str, Any]:
         PodNotFound: there is neither.
     """
     if not (text.isascii() and text.isdigit()):
-        entry = store.look(text)
-        if entry.status != "running":
-            return {**_summary(entry, {}), "members": _member_rows(text)}
+        with contextlib.suppress(PodNotFound):  # it may be lent, and else that is said below
+            entry = store.look(text)
+            if entry.status != "running":
+                return {**_summary(entry, {}), "members": _member_rows(text)}
     found = target.find(text)
     try:
         about = {
             "pid": found.pid,
             "namespaces": namespaces.ids_of(found.pid),
             "differs_from_caller": sorted(found.kinds),
+            "userns_owner": _owner(found.pid),
             "security": _posture(found.pid),
         }
         if found.pod is None:
@@ -110,7 +118,14 @@ def everything(text: str) -> dict[str, Any]:
         found.close()
 
 
+def _owner(pid: int) -> dict[str, Any]:
+    """Who has every right over what is in the user namespace of a process."""
+    uid = nsfs.owner_uid_of(pid)
+    return {"uid": uid, "name": subids.name_of(uid)}
+
+
 def _pod_facts(record: PodRecord) -> dict[str, Any]:
+    lent = store.is_lent(record)
     others = _members_inside(record)
     viewpoint = others[0].pid if others else (record.pause.pid if record.pause else 0)
     return {
@@ -122,16 +137,15 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "rootfs": record.rootfs,
         "root_change": "chroot" if record.chroot else ("pivot_root" if record.rootfs else "none"),
         "userns": record.userns or None,
-        "network": netmodes.describe(record),
-        **_links(record),
+        **({} if lent else {"network": netmodes.describe(record), **_links(record)}),
         "holds": [name for name, _ in record.kinds],
         "share": sorted(record.share) if record.share is not None else None,
         "init": list(record.init) or None,
         "labels": dict(record.labels),
         "stop_timeout_s": record.stop_timeout_s,
-        "ports": _ports(record.name),
+        "ports": [] if lent else _ports(record.name),
         "processes": process_rows(record),
-        "members": _member_rows(record.name),
+        "members": [] if lent else _member_rows(record.name),
         "mounts": _mount_rows(viewpoint),
     }
 

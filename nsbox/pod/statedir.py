@@ -8,9 +8,10 @@ import os
 import stat
 import time
 
-from ..errors import NsboxError
+from ..errors import NsboxError, PodNotFound
 
 DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OWNERS = "/run/nsbox-owners"  # by what a user finds the pods of root's that are his: see owners.py
 _LOCK_POLL_S = 0.01
 
 
@@ -24,7 +25,7 @@ def state_dir() -> str:
     elif os.environ.get("XDG_RUNTIME_DIR"):
         path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "nsbox")
     else:
-        raise NsboxError(
+        raise PodNotFound(  # so there is none that could be meant
             "cannot find a state directory: XDG_RUNTIME_DIR is not set",
             hint="log in through the system's login, or set NSBOX_STATE to a directory of yours",
         )
@@ -68,6 +69,11 @@ def pods_fd() -> int:
         os.close(top_fd)
 
 
+def top_fd() -> int:
+    """The state directory itself, made if missing."""
+    return _open_checked_dir(state_dir())
+
+
 def nets_fd() -> int:
     """The directory that holds a file for each network, made if missing."""
     top_fd = _open_checked_dir(state_dir())
@@ -80,6 +86,11 @@ def nets_fd() -> int:
 def has_nets() -> bool:
     """Whether there were ever networks."""
     return os.path.isdir(os.path.join(state_dir(), "nets"))
+
+
+def has_owners() -> bool:
+    """Whether a pod of root's may be an ordinary user's."""
+    return os.path.isdir(OWNERS)
 
 
 def wait_for_lock(fd: int, what: str, deadline: float, how: int) -> None:

@@ -238,7 +238,7 @@ def look(name: str) -> Entry:
         record = pod_from_dict(read_json(fd, _RECORD))
         if record.name != name:
             return Entry(name, "corrupt", None, "the record is of another pod")
-        return Entry(name, _status(record), record)
+        return Entry(name, status(record), record)
     except FileNotFoundError:
         if not _stands(name, fd):  # it was being removed while we looked
             raise not_found(name) from None
@@ -266,12 +266,17 @@ def vantage() -> tuple[int, int]:
     return ids.get("pid", 0), ids.get("time", 0)
 
 
-def _status(record: PodRecord) -> str:
+def status(record: PodRecord) -> str:
     if record.maker.boot_id == process.boot_id() and record.vantage != vantage():
         return "elsewhere"
     if record.phase == "intent":
         return "creating" if _is_running(record.maker) else "broken"
     return "running" if record.pause and _is_running(record.pause) else "dead"
+
+
+def is_lent(record: PodRecord | None) -> bool:
+    """Whether root keeps this pod's state, and the caller owns its user namespace: see owners.py."""
+    return record is not None and record.owner is not None and os.geteuid() != 0
 
 
 def _is_running(who: process.Identity) -> bool:
@@ -282,10 +287,20 @@ def _is_running(who: process.Identity) -> bool:
     return True
 
 
-def entries() -> list[Entry]:
-    """All that exists. A pod that vanishes meanwhile is left out."""
+def entries(*, missing_ok: bool = False) -> list[Entry]:
+    """All that exists. A pod that vanishes meanwhile is left out.
+
+    Args:
+        missing_ok: nothing exists where there is no state directory.
+    """
     found = []
-    for name in names():
+    try:
+        known = names()
+    except PodNotFound:
+        if not missing_ok:
+            raise
+        known = []
+    for name in known:
         try:
             found.append(look(name))
         except PodNotFound:

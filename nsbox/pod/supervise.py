@@ -37,7 +37,7 @@ def detach(target: Target, spec: MemberSpec) -> int:
         NsboxError: it could not be started.
     """
     answer_r, answer_w = os.pipe2(os.O_CLOEXEC)
-    members_fd = members.directory(target.pod.name) if target.pod else -1
+    members_fd = members.directory(target.pod.name) if target.pod and not store.is_lent(target.pod) else -1
     if os.fork() == 0:
         os.close(answer_r)
         _supervise(target, spec, members_fd, answer_w)

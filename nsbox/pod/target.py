@@ -46,7 +46,13 @@ def find(text: str) -> Target:
 
 
 def _of_pod(name: str) -> Target:
-    entry = store.look(name)
+    try:
+        entry = store.look(name)
+    except PodNotFound:
+        records = [record for record in lent() if record.name == name]
+        if not records:
+            raise
+        return _of_lent(records)
     if entry.record is None:
         raise NsboxError(
             f"cannot use pod {name!r}: its record is corrupt ({entry.problem})",
@@ -66,6 +72,30 @@ def _of_pod(name: str) -> Target:
     except ProcessLookupError:
         raise dead(name) from None
     return _of_record(entry.record, entry.record.pause.pid, pidfd)
+
+
+def lent() -> list[PodRecord]:
+    """The pods of root's that the caller owns."""
+    if os.geteuid() == 0:
+        return []
+    from . import owners
+
+    return owners.mine()
+
+
+def _of_lent(records: list[PodRecord]) -> Target:
+    if len(records) > 1:  # of several state directories of root's
+        pids = ", ".join(str(record.pause.pid) for record in records if record.pause)
+        raise NsboxError(f"cannot tell which pod {records[0].name!r} is meant: processes {pids} are PID 1 of one",
+                         hint="give the PID instead of the name")  # fmt: skip
+    [record] = records
+    if record.pause is None:
+        raise dead(record.name)
+    try:
+        pidfd = process.open_process(record.pause)
+    except ProcessLookupError:
+        raise dead(record.name) from None
+    return _of_record(record, record.pause.pid, pidfd)
 
 
 def dead(name: str) -> PodDead:
@@ -97,6 +127,9 @@ def _of_pid(pid: int) -> Target:
         raise
     if record is not None:
         return _of_record(record, pid, pidfd)
+    if records := [one for one in lent() if one.pause and one.pause.pid == pid]:
+        os.close(pidfd)
+        return _of_lent(records)
     try:
         kinds, root_fd = namespaces.kinds_that_differ(pid), _foreign_root_of(pid)
     except (ProcessLookupError, FileNotFoundError):
@@ -117,7 +150,7 @@ def _pod_of_pause(pid: int) -> PodRecord | None:
         PodDead: it had, since the machine was booted. Who asks for the pod by its number shall not
             get another process instead, and run a command beside that.
     """
-    for entry in store.entries():
+    for entry in store.entries(missing_ok=True):
         pause = entry.record.pause if entry.record else None
         if entry.record and pause and pause.pid == pid and pause.boot_id == process.boot_id():
             if entry.status == "running":

@@ -8,7 +8,11 @@ import signal
 
 import prctl  # type: ignore[import-untyped]
 
+from typing import Callable, TypeVar
+
 from ..linux import process
+
+T = TypeVar("T")
 
 
 def die_with_parent(parent_pidfd: int) -> None:
@@ -103,6 +107,24 @@ def become_root() -> None:
     """Be root of the user namespace that the caller is in, which maps one. See user_namespaces(7)."""
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def acting_for(uid: int, gid: int, action: Callable[[], T]) -> T:
+    """Do `action` with another effective user, but with root's rights: what is made is the user's.
+
+    Real and saved user stay root's, so the user can neither signal nor trace us meanwhile.
+    Only for root, in a process with one thread.
+    """
+    old_gid = os.getegid()
+    hide_from_others()
+    os.setegid(gid)
+    try:
+        os.seteuid(uid)
+        prctl.cap_effective.sys_admin = True  # where the machine forbids user namespaces to users
+        return action()
+    finally:
+        os.seteuid(0)
+        os.setegid(old_gid)
 
 
 def _read(name: str) -> bytes:

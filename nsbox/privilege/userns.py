@@ -1,12 +1,16 @@
 """A user namespace with ranges of ids, made and mapped before anybody lives in it. See user_namespaces(7).
 
     caller                           keeper
+      is the owner, effectively
       clone3(CLONE_NEWUSER) -------->  waits
       writes both maps, or has newuidmap and newgidmap do it
       opens /proc/PID/ns/user
-      closes the pipe -------------->  end of file: exits
+      kills it, or is killed itself -> end of file: exits
 
-What is open keeps the namespace. A caller that is killed leaves no keeper.
+What is open keeps the namespace.
+
+Whoever owns it has every right in it from outside. So no process in it may be open to the owner while
+it has anything of ours in its memory: the keeper is not dumpable, nor is who enters before an execve(2).
 """
 
 import os
@@ -17,37 +21,43 @@ from ..errors import NsboxError, hint_for
 from ..idranges import IdMap, IdRange
 from ..linux import process, syscalls
 from ..linux.flags import CloneFlag
-from . import idmaps
+from ..spec import Owner
+from . import attributes, idmaps
 
 # Never by a PATH: they have rights of their own, and what stands in their place would have ours.
 HELPERS = {"uid_map": "/usr/bin/newuidmap", "gid_map": "/usr/bin/newgidmap"}
 
 
-def make(uids: IdMap, gids: IdMap) -> int:
+def make(uids: IdMap, gids: IdMap, owner: Owner | None = None) -> int:
     """A descriptor of a new user namespace with these maps. Only for a process with one thread.
+
+    Args:
+        owner: whose it shall be instead of ours; only for root.
 
     Raises:
         NsboxError: the kernel refuses, or the two helper programs do.
     """
     hold_r, hold_w = os.pipe2(os.O_CLOEXEC)
+
+    def start() -> int:
+        pid = syscalls.clone3(CloneFlag.CLONE_NEWUSER, signal.SIGCHLD)
+        return pid or _keep(hold_r, hold_w)
+
     try:
         try:
-            pid = syscalls.clone3(CloneFlag.CLONE_NEWUSER, signal.SIGCHLD)
+            pid = start() if owner is None else attributes.acting_for(*owner, start)
         except OSError as err:
             raise NsboxError("cannot make a user namespace", hint=hint_for("clone3", err.errno)) from err
-        if pid == 0:
-            _keep(hold_r, hold_w)
+        keeper = process.Spawned(pid, os.pidfd_open(pid))
         try:
             write(pid, uids, gids)
             return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            os.close(hold_w)
-            hold_w = -1
-            os.waitpid(pid, 0)
+            process.kill_and_reap(keeper)  # its owner may have stopped it: an end of file might not do
+            os.close(keeper.pidfd)
     finally:
         os.close(hold_r)
-        if hold_w >= 0:
-            os.close(hold_w)
+        os.close(hold_w)
 
 
 def _keep(hold_r: int, hold_w: int) -> NoReturn:
