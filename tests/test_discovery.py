@@ -21,7 +21,7 @@ print(json.dumps({
     "processes": {pid: one._asdict() for pid, one in world.processes.items()},
     "namespaces": {number: row._asdict() | {"holders": [holder._asdict() for holder in row.holders]}
                    for number, row in world.namespaces.items()},
-    "own": world.own, "unread": [row._asdict() for row in world.unread]}))
+    "own": world.own, "sockets": world.sockets, "unread": [row._asdict() for row in world.unread]}))
 """
 
 
@@ -118,6 +118,28 @@ def test_a_bind_mount_in_another_mount_namespace_is_found(host):
     finally:
         other.end()
         host.run(["rm", "/run/u"])
+
+
+def test_mounts_in_a_mount_namespace_without_processes_are_found(host):
+    """A mount namespace that is itself only mounted somewhere, and in it a namespace that is too.
+
+    Red when: relate does not go into mount namespaces that have no process; or opens there by its own /proc.
+    """
+    script = """
+mount --make-rprivate /; mount -t tmpfs t /run; touch /run/m
+unshare --mount=/run/m sh -c 'mount -t tmpfs u /mnt; touch /mnt/u; unshare --uts=/mnt/u true; stat -L -c %i /mnt/u; umount /proc'
+stat -L -c %i /run/m
+exec sleep 1000"""
+    other = host.popen(["unshare", "--mount", "sh", "-c", script], user=0)
+    try:
+        uts, mnt = int(other.stdout.readline()), int(other.stdout.readline())
+        pid = next(inside for inside, real in host.processes().items() if real == other.inner_pid())
+        world = discover(host)
+        assert holders(world, mnt) == [("mount", pid, "/run/m")]
+        assert holders(world, uts) == [("mount", 0, f"/mnt/u in mnt:[{mnt}]")]
+        assert world["namespaces"][str(uts)]["owner"] == world["own"]["user"]
+    finally:
+        other.end()
 
 
 def test_a_descriptor_of_a_mount_that_is_gone_is_found(host):

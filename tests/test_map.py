@@ -63,10 +63,10 @@ def test_the_matrix_shows_each_process_with_letter_and_shape(host):
         lines, rows = matrix(host, "web")
         assert lines[0].split() == [kind.replace("cgroup", "cgrp") for kind in COLUMNS]
         assert lines[1].startswith("you, ") and "○A   ○A" in lines[1]
-        assert rows[pause] == ["○A", "●B", "◆B", "●B", "●B", "●B", "○A", "○A"]
-        assert rows[own] == ["○A", "●B", "◆C", "●B", "●B", "●B", "○A", "○A"]
+        assert rows[pause] == ["○A", "■B", "◆B", "■B", "■B", "■B", "○A", "○A"]
+        assert rows[own] == ["○A", "■B", "◆C", "■B", "■B", "■B", "○A", "○A"]
         assert set(rows) >= {pause, own} and "pod web" in lines
-        [said] = [line for line in lines if f" {pause} " in line]
+        [said] = [line for line in lines if line.startswith(f"{pause:>7} ")]
         assert said.endswith("PID 1 inside")
         assert "all share: pid net uts ipc · apart: mnt · with you: user cgroup time" in " ".join(lines)
 

@@ -18,82 +18,16 @@ For these there is `serial`, on kernels that have it.
 import errno
 import os
 from functools import partial
-from typing import Callable, Iterable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator, Sequence
 
 from . import nsfs, nsmounts, process, procfs
 from .namespaces import KINDS
 from .procfs import Process
+from .world import Holder, Namespace, Unread, World
 
-__all__ = ["Holder", "Namespace", "Process", "Unread", "World", "discover"]
+__all__ = ["Holder", "Namespace", "Process", "Unread", "World", "discover", "open_namespace"]
 
 _TELLING = frozenset({"socket", *(kind.name for kind in KINDS)})
-
-
-class Holder(NamedTuple):
-    """What keeps a namespace alive besides the processes in it.
-
-    Attributes:
-        how: "thread", "children" (of a process, not born yet), "descriptor", "mount", "socket",
-            or "parent" or "owner" of another namespace.
-        pid: whose thread, child or descriptor; for a mount, who sees it. 0 for parent and owner.
-        where: the thread, the number of the descriptor, the mount point, the other namespace.
-    """
-
-    how: str
-    pid: int
-    where: str
-
-
-class Namespace(NamedTuple):
-    """One namespace.
-
-    Attributes:
-        serial: a number that no other namespace gets until the machine is booted again; None before
-            Linux 6.18, or where the namespace cannot be opened.
-        owner: the user namespace that owns it; of a user namespace the parent. None above ours.
-        parent: of pid and user only, None at the top of what we can see.
-        uid: who made it, of user namespaces only.
-        pids: the processes in it, in order.
-        holders: what else keeps it alive.
-    """
-
-    id: int
-    kind: str
-    serial: int | None
-    owner: int | None
-    parent: int | None
-    uid: int | None
-    pids: tuple[int, ...]
-    holders: tuple[Holder, ...]
-
-
-class Unread(NamedTuple):
-    """Something that could not be read, so that namespaces may be missing.
-
-    Attributes:
-        what: "namespaces", "descriptors", "sockets" or "mounts" of processes, or "owner" of a namespace.
-        why: the kernel's reason.
-        pids: of which processes; for "owner" the ids of the namespaces.
-    """
-
-    what: str
-    why: str
-    pids: tuple[int, ...]
-
-
-class World(NamedTuple):
-    """All that was found, at about one moment.
-
-    Attributes:
-        processes: by PID, in order.
-        namespaces: by id, in the order in which they were found.
-        own: the ids of the caller's own namespaces, by kind.
-    """
-
-    processes: dict[int, Process]
-    namespaces: dict[int, Namespace]
-    own: dict[str, int]
-    unread: tuple[Unread, ...]
 
 
 def discover() -> World:
@@ -135,6 +69,7 @@ class _Search:
         self._unread: dict[tuple[str, str], set[int]] = {}
         self._links: list[tuple[int, int, str]] = []  # (pid, descriptor, what it is), if it may be of interest
         self._mounted: dict[str, int] = {}  # where a namespace is mounted
+        self.sockets: dict[int, int] = {}
 
     def _row(self, kind: str, number: int) -> _Row:
         if number not in self.rows:
@@ -163,7 +98,7 @@ class _Search:
                 self._blind("descriptors", err, pid)
             finally:
                 os.close(dir_fd)
-        self.own = self.processes[os.getpid()].namespaces if os.getpid() in self.processes else {}
+        self.own = self.processes[procfs.own_pid()].namespaces
 
     def _enter(self, one: Process) -> None:
         self.processes[one.pid] = one
@@ -194,17 +129,15 @@ class _Search:
                 continue  # it has ended
             seen.add(view)
             for entry in entries:
-                kind, _, number = entry.root.partition(":")
-                holder = Holder("mount", one.pid, entry.target)
-                row = self._row(kind, int(number.strip("[]")))
+                row = self._row(*nsmounts.named(entry))
                 if not any(known[0] == "mount" and known[2] == entry.target for known in row.holders):
-                    row.holders.append(holder)
+                    row.holders.append(Holder("mount", one.pid, entry.target))
                 self._mounted[entry.target] = row.id
 
     # ---- descriptors, sockets ----
 
     def look_at_descriptors(self) -> None:
-        sockets: dict[str, tuple[int, int]] = {}
+        places: dict[int, tuple[int, int]] = {}
         for pid, number, link in self._links:
             if link.startswith("/"):
                 if link == "/" or link in self._mounted:  # opened by the path of a mount, be it gone
@@ -212,10 +145,11 @@ class _Search:
                 continue
             kind, _, rest = link.partition(":")
             if kind == "socket":
-                sockets.setdefault(link, (pid, number))
+                places.setdefault(int(rest.strip("[]")), (pid, number))
             else:
                 self._row(kind, int(rest.strip("[]"))).holders.append(Holder("descriptor", pid, str(number)))
-        self._look_at_sockets(sockets.values())
+        self.sockets = {inode: pid for inode, (pid, _) in places.items()}
+        self._look_at_sockets(places.values())
 
     def _opened_by_path(self, pid: int, number: int) -> None:
         try:
@@ -251,7 +185,7 @@ class _Search:
         """Ask each namespace for its owner and parent; what is found only so is asked too."""
         for row in list(self.rows.values()):
             try:
-                fd = _open(row)
+                fd = _open(row.id, row.kind, row.pids, row.holders)
             except PermissionError as err:
                 self._blind("owner", err, row.id)
                 continue
@@ -259,6 +193,30 @@ class _Search:
                 continue  # gone
             try:
                 self._ask(fd, row)
+                if row.kind == "mnt" and not row.pids:
+                    self._look_inside(fd, row)
+            finally:
+                os.close(fd)
+
+    def _look_inside(self, mnt_fd: int, outer: _Row) -> None:
+        """Namespaces that are mounted in a mount namespace in which no process is."""
+        try:
+            found = nsmounts.of_namespace(mnt_fd)
+        except OSError as err:
+            self._blind("inside", err, outer.id)
+            return
+        for entry, fd in found:
+            kind, number = nsmounts.named(entry)
+            new = number not in self.rows
+            row = self._row(kind, number)
+            row.holders.append(Holder("mount", 0, f"{entry.target} in mnt:[{outer.id}]"))
+            if fd < 0:
+                continue
+            try:
+                if new and nsfs.about(fd).id == number:
+                    self._ask(fd, row)
+                    if kind == "mnt":
+                        self._look_inside(fd, row)
             finally:
                 os.close(fd)
 
@@ -291,6 +249,7 @@ class _Search:
             self.processes,
             {row.id: row.finished() for row in self.rows.values()},
             self.own,
+            self.sockets,
             tuple(Unread(what, why, tuple(sorted(pids))) for (what, why), pids in sorted(self._unread.items())),
         )
 
@@ -310,32 +269,40 @@ def _of_socket(pid: int, number: int) -> int:
         os.close(pidfd)
 
 
-def _open(row: _Row) -> int:
-    """A descriptor of a namespace, by whatever holds it. Raises OSError: by none of them."""
+def open_namespace(row: Namespace) -> int:
+    """A descriptor of a namespace that was found, for setns(2), by whatever holds it.
+
+    Raises:
+        OSError: by none of them: it is gone, or only an ioctl(2) on another one leads to it.
+    """
+    return _open(row.id, row.kind, row.pids, row.holders)
+
+
+def _open(number: int, kind: str, pids: Sequence[int], holders: Iterable[Holder]) -> int:
     failed = OSError(errno.ENOENT, "it is gone")
-    for opener in _openers(row):
+    for opener in _openers(kind, pids, holders):
         try:
             fd = opener()
         except OSError as err:
             failed = err
             continue
-        if os.fstat(fd).st_ino == row.id:
+        if os.fstat(fd).st_ino == number:
             return fd
         os.close(fd)  # the process has gone elsewhere meanwhile, or something is mounted above
     raise failed
 
 
-def _openers(row: _Row) -> Iterator[Callable[[], int]]:
-    for pid in row.pids:
-        yield partial(nsfs.reopen, f"/proc/{pid}/ns/{row.kind}")
-    for how, pid, where in row.holders:
+def _openers(kind: str, pids: Sequence[int], holders: Iterable[Holder]) -> Iterator[Callable[[], int]]:
+    for pid in pids:
+        yield partial(nsfs.reopen, f"/proc/{pid}/ns/{kind}")
+    for how, pid, where in holders:
         if how == "children":
-            yield partial(nsfs.reopen, f"/proc/{pid}/ns/{row.kind}_for_children")
+            yield partial(nsfs.reopen, f"/proc/{pid}/ns/{kind}_for_children")
         elif how == "thread":
-            yield partial(nsfs.reopen, f"/proc/{pid}/task/{where}/ns/{row.kind}")
+            yield partial(nsfs.reopen, f"/proc/{pid}/task/{where}/ns/{kind}")
         elif how == "descriptor":
             yield partial(nsfs.reopen, f"/proc/{pid}/fd/{where}")
-        elif how == "mount":
+        elif how == "mount" and pid:
             yield partial(nsmounts.open_mount, pid, where)
         elif how == "socket":
             yield partial(_of_socket, pid, int(where))

@@ -47,10 +47,11 @@ class MountEntry(NamedTuple):
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
     """The mounts that a process sees, in the kernel's order. See proc_pid_mountinfo(5)."""
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
-        return [_parse_mountinfo(line) for line in file.read().splitlines()]
+        return [parse_mountinfo(line) for line in file.read().splitlines()]
 
 
-def _parse_mountinfo(line: bytes) -> MountEntry:
+def parse_mountinfo(line: bytes) -> MountEntry:
+    """One line of the file."""
     before, _, after = line.partition(b" - ")  # optional fields end at the lone hyphen
     fields, tail = before.split(b" "), after.split(b" ")
     root, target, options = (_unescape(field) for field in fields[3:6])

@@ -11,6 +11,7 @@ import sys
 from typing import NamedTuple
 
 from . import syscalls
+from .flags import AT_FDCWD
 from .namespaces import KINDS
 
 # linux/nsfs.h, and for sockets linux/sockios.h. _IO(0xb7, n) as most machines count.
@@ -21,6 +22,7 @@ NS_GET_OWNER_UID = 0xB704
 NS_GET_ID = 0x8008B70D
 SIOCGSKNS = 0x894C
 
+KIND_NAMES = frozenset(kind.name for kind in KINDS)
 _NAMES = {int(kind.flag): kind.name for kind in KINDS}
 _FIRST_INO = 0xEFFF_FFF0  # linux/proc_ns.h: the initial namespaces from about here, all others above
 
@@ -126,9 +128,14 @@ def reopen(path: str) -> int:
         os.close(handle)
 
 
-def open_handle(handle: int) -> int:
-    """The same for a file that is open with O_PATH, which alone answers no ioctl."""
+def open_handle(handle: int, proc_fd: int = AT_FDCWD) -> int:
+    """The same for a file that is open with O_PATH, which alone answers no ioctl.
+
+    Args:
+        proc_fd: of /proc, for who has another root by now.
+    """
     found = os.fstat(handle)
-    if found.st_ino < _FIRST_INO or found.st_dev != os.stat("/proc/self/ns/mnt").st_dev:
+    proc = "/proc/self" if proc_fd == AT_FDCWD else "self"
+    if found.st_ino < _FIRST_INO or found.st_dev != os.stat(f"{proc}/ns/mnt", dir_fd=proc_fd).st_dev:
         raise OSError(errno.ENOTTY, "not a file of a namespace")
-    return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(f"{proc}/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd)

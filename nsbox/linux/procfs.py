@@ -62,6 +62,24 @@ def pids() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
+def own_pid() -> int:
+    """Our number in this /proc, which may be that of another PID namespace."""
+    return int(os.readlink("/proc/self"))
+
+
+def id_map(pid: int, which: str = "uid") -> list[tuple[int, int, int]]:
+    """(first inside, first outside, how many) of each range of a process's user namespace.
+
+    Outside is the caller's user namespace, or, for a process in that one, its parent.
+
+    Raises:
+        OSError: the process has ended.
+    """
+    with open(f"/proc/{pid}/{which}_map", encoding="ascii") as file:
+        rows = [tuple(map(int, line.split())) for line in file]
+    return [(first, outside, count) for first, outside, count in rows]
+
+
 def open_directory(pid: int) -> int:
     """The directory of one process, for :func:`read`. Raises FileNotFoundError: there is none."""
     return os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

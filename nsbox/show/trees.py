@@ -1,0 +1,184 @@
+"""Three trees of a picture: who owns whom, the numbers of a process at each level, and the networks."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from .rows import FOLD_FROM
+from .view import Cell, View
+
+_ALL_IDS = 0xFFFF_FFFF  # in a map of all users: that number itself is nobody
+
+
+class Node(NamedTuple):
+    """One line and what hangs below it.
+
+    Attributes:
+        words: texts and namespaces, from left to right.
+    """
+
+    words: tuple[str | Cell, ...]
+    children: "tuple[Node, ...]" = ()
+
+
+# ---- owners ----
+
+def owners(view: View) -> list[Node]:
+    """User namespaces, each with those that it owns: rights over these come from there."""
+    users = view.drawn("user")
+    known = {row["id"] for row in users}
+    return [_user(row, users, view) for row in users if row["owner"] not in known]
+
+
+def _user(row: dict[str, Any], users: Sequence[dict[str, Any]], view: View) -> Node:
+    words: list[str | Cell] = ["user", view.cell(row["id"]), view.name_of(row["id"])]
+    if row["owner"] is not None:
+        words.append(f"made by uid {row['uid']}")
+    words.append(_ids(row["uid_map"]))
+    children = [*_owned(row["id"], view), *(_user(one, users, view) for one in users if one["owner"] == row["id"])]
+    return Node(tuple(filter(None, words)), tuple(children))
+
+
+def _owned(user: int, view: View) -> Iterator[Node]:
+    """What a user namespace owns, one line for those of one group."""
+    lines: dict[str, list[Cell]] = {}
+    for row in view.picture["namespaces"]:
+        if row["owner"] == user and row["kind"] != "user" and row["id"] in view.scope:
+            lines.setdefault(view.name_of(row["id"]), []).append(view.cell(row["id"]))
+    for name, cells in lines.items():
+        words: list[str | Cell] = [name]
+        for kind in view.picture["kinds"]:
+            of_kind = [cell for cell in cells if cell.kind == kind]
+            words += [kind, *of_kind] if of_kind else []
+        yield Node(tuple(words))
+
+
+def _ids(uid_map: list[list[int]] | None) -> str:
+    """The uid map in words: which number inside is which outside."""
+    if uid_map is None:
+        return ""
+    if not uid_map:
+        return "no uid is mapped"
+    if all(inside == outside for inside, outside, _ in uid_map) and sum(row[2] for row in uid_map) >= _ALL_IDS:
+        return "every uid is itself"
+    parts = [f"{_range(inside, count)} is {_range(outside, count)} outside" for inside, outside, count in uid_map]
+    return "uid " + ", ".join(parts)
+
+
+def _range(first: int, count: int) -> str:
+    return str(first) if count == 1 else f"{first}-{first + count - 1}"
+
+
+# ---- PIDs ----
+
+def towers(view: View) -> list[Node]:
+    """PID namespaces below each other; each process with its number at every level."""
+    spaces = view.drawn("pid")
+    known = {row["id"] for row in spaces}
+    return [_space(row, spaces, view) for row in spaces if row["parent"] not in known]
+
+
+def _space(row: dict[str, Any], spaces: Sequence[dict[str, Any]], view: View) -> Node:
+    own = row["id"] == view.picture["own"].get("pid")
+    words: list[str | Cell] = ["pid", view.cell(row["id"]), view.name_of(row["id"])]
+    if own:
+        words.append(f"{len(row['pids'])} processes")
+    inside = [] if own else list(_numbers([view.processes[pid] for pid in row["pids"] if pid in view.processes]))
+    below = [_space(one, spaces, view) for one in spaces if one["parent"] == row["id"]]
+    return Node(tuple(filter(None, words)), (*inside, *below))
+
+
+def _numbers(processes: Sequence[dict[str, Any]]) -> Iterator[Node]:
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for one in sorted(processes, key=lambda one: int(one["pids"][-1])):
+        by_name.setdefault(one["name"] if one["pids"][-1] != 1 else "", []).append(one)
+    for alike in by_name.values():
+        shown = alike if len(alike) < FOLD_FROM else alike[:1]
+        for one in shown:
+            more = f"and {len(alike) - 1} more" if len(shown) < len(alike) else ""
+            words = (" = ".join(map(str, one["pids"])), one["name"], "zombie" if one["state"] == "Z" else "", more)
+            yield Node(tuple(filter(None, words)))
+
+
+# ---- networks ----
+
+def networks(view: View) -> list[Node]:
+    """Network namespaces with their links, who listens, and what is published into them."""
+    rows = {row["id"]: row for row in view.picture["nets"]}
+    found, idle = [], []
+    for space in view.drawn("net"):
+        net = rows.get(space["id"])
+        lines = list(_net(net, view)) if net else []
+        plain = net and not net["problem"] and not net["listens"] and len(net["links"]) < 2
+        published = [row for row in view.picture["published"] if row["net"] == space["id"]]
+        cell = view.cell(space["id"])
+        if plain and not published and cell.shape != "own":
+            idle.append(cell)
+        else:
+            words = ("net", cell, view.name_of(space["id"]))
+            found.append(Node(tuple(filter(None, words)), tuple(lines)))
+    if idle:
+        found.append(Node(("nothing but lo, and nobody listens:", *idle)))
+    return found
+
+
+def _net(net: dict[str, Any], view: View) -> Iterator[Node]:
+    if net["problem"]:
+        yield Node((f"cannot be looked at: {net['problem']}",))
+    numbers = {link["index"] for link in net["links"]}
+    for link in net["links"]:
+        if link["master"] not in numbers:
+            ports = tuple(Node(_link(one, view)) for one in net["links"] if one["master"] == link["index"])
+            yield Node(_link(link, view), ports)
+    for one in net["listens"]:
+        yield Node(tuple(_listener(one, net["id"], view)))
+
+
+def _link(link: dict[str, Any], view: View) -> tuple[str | Cell, ...]:
+    words: list[str | Cell] = [link["name"], link["kind"] if link["kind"] != "veth" else ""]
+    words += [address for address in link["addresses"] if not address.startswith("fe80:")]
+    if not link["up"]:
+        words.append("down")
+    if link["peer"] is not None:
+        far = link["peer"]["net"]
+        words += ["↔", far_name(link, view)]
+        words += ["of", view.cell(far), view.name_of(far)] if far in view.named else []
+    return tuple(filter(None, words))
+
+
+def far_name(link: dict[str, Any], view: View) -> str:
+    """What the other end of a cable is called over there."""
+    for net in view.picture["nets"]:
+        if net["id"] == link["peer"]["net"]:
+            for other in net["links"]:
+                if other["index"] == link["peer"]["index"]:
+                    return str(other["name"])
+    return "a network that is not seen"
+
+
+def _listener(one: dict[str, Any], net: int, view: View) -> Iterator[str | Cell]:
+    yield "listens"
+    yield endpoint(one["address"], one["port"], one["proto"])
+    if one["pid"] in view.processes:
+        yield f"{view.processes[one['pid']]['name']}"
+    for row in view.picture["published"]:
+        same = (row["proto"], row["host_address"], row["host_port"]) == (one["proto"], one["address"], one["port"])
+        if same and net == view.picture["own"].get("net") and row["net"] in view.named:
+            yield "→"
+            yield f"{row['pod_port']} of"
+            yield view.cell(row["net"])
+            yield f"pod {row['pod']}"
+
+
+def endpoint(address: str, port: int, proto: str) -> str:
+    """Where somebody listens: 80/tcp for all addresses, else 127.0.0.1:80/tcp."""
+    if address in ("0.0.0.0", "::"):
+        return f"{port}/{proto}"
+    return f"[{address}]:{port}/{proto}" if ":" in address else f"{address}:{port}/{proto}"
+
+
+TREES = {"networks": networks, "pids": towers, "owners": owners}
+HEADINGS = {
+    "networks": "Networks: links, cables between them, who listens",
+    "pids": "PIDs: one process has a number at each level",
+    "owners": "Owners: rights over a namespace come from the user namespace that owns it",
+}

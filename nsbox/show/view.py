@@ -1,0 +1,140 @@
+"""A picture as somebody wants to see it: all of it, or what belongs to some processes.
+
+A letter says which namespace it is, the same in one column for the same one; a shape says what
+that means for who is in it. Neither needs a colour.
+"""
+
+from functools import cached_property
+from typing import Any, Collection, Iterator, NamedTuple
+
+from .picture import Picture
+
+# shape -> what it means, for the legend. The order is that of the legend.
+SHAPES = {
+    "own": "yours too",
+    "shared": "not yours, shared",
+    "alone": "of one process alone",
+    "hidden": "may not be seen",
+    "none": "has none left (a zombie)",
+}
+
+
+class Cell(NamedTuple):
+    """A namespace, to be drawn.
+
+    Attributes:
+        letter: "" where it is hidden, or there is none.
+        shape: a key of SHAPES.
+        id: the namespace's, or 0.
+    """
+
+    kind: str
+    letter: str
+    shape: str
+    id: int
+
+
+class View:
+    """What is drawn of a picture.
+
+    Attributes:
+        picture: all of it.
+        targets: PIDs whose groups are drawn, and of the host's processes only these; none: everything.
+        processes: by PID.
+        named: the namespaces by id.
+        groups: those that are drawn.
+    """
+
+    def __init__(self, picture: Picture, targets: Collection[int] = ()) -> None:
+        self.picture = picture
+        self.targets = frozenset(targets)
+        self.processes: dict[int, dict[str, Any]] = {one["pid"]: one for one in picture["processes"]}
+        self.named: dict[int, dict[str, Any]] = {row["id"]: row for row in picture["namespaces"]}
+        self.groups = [
+            group for group in picture["groups"]
+            if group["what"] == "host" or not targets or not self.targets.isdisjoint(group["pids"])
+        ]  # fmt: skip
+
+    def cell(self, number: int) -> Cell:
+        """A namespace by its id."""
+        row = self.named[number]
+        if number == self.picture["own"].get(row["kind"]):
+            shape = "own"
+        else:
+            shape = "shared" if len(row["pids"]) != 1 else "alone"
+        return Cell(row["kind"], row["letter"], shape, number)
+
+    def cells(self, one: dict[str, Any]) -> tuple[Cell, ...]:
+        """Where a process is, kind by kind."""
+        missing = "hidden" if one["problem"] else "none"
+        return tuple(
+            self.cell(one["namespaces"][kind]) if kind in one["namespaces"] else Cell(kind, "", missing, 0)
+            for kind in self.picture["kinds"]
+        )
+
+    @cached_property
+    def home(self) -> dict[int, str]:
+        """What to call a namespace that is not the caller's: the group of a process in it."""
+        found: dict[int, str] = {}
+        for group in self.picture["groups"]:
+            for pid in group["pids"]:
+                for number in self.processes[pid]["namespaces"].values():
+                    found.setdefault(number, title(group))
+        return found
+
+    def name_of(self, number: int) -> str:
+        """Whose a namespace is, in a few words."""
+        row = self.named[number]
+        if number == self.picture["own"].get(row["kind"]):
+            return "yours"
+        return self.home.get(number) or next(map(self._held, row["holders"]), "")
+
+    def _held(self, holder: dict[str, Any]) -> str:
+        how, pid, where = holder["how"], holder["pid"], holder["where"]
+        who = f"{pid} {self.processes[pid]['name']}" if pid in self.processes else ""
+        if how == "children":
+            return f"for the children of {who}"
+        if how in ("thread", "descriptor", "socket"):
+            return f"held by {how} {where} of {who}"
+        if how == "mount":
+            return f"mounted at {where}"
+        return f"the {how} of {self._short(int(where))}"
+
+    def _short(self, number: int) -> str:
+        return f"{self.named[number]['kind']} {self.named[number]['letter']}"
+
+    @cached_property
+    def scope(self) -> frozenset[int]:
+        """The ids of the namespaces that are drawn: those of the groups, and what is above them."""
+        if not self.targets:
+            return frozenset(self.named)
+        found = set(self.picture["own"].values())
+        waiting = [
+            number
+            for group in self.groups
+            for pid in group["pids"]
+            if group["what"] != "host" or pid in self.targets
+            for number in self._of(self.processes[pid])
+        ]
+        while waiting:
+            number = waiting.pop()
+            if number not in found and number in self.named:
+                found.add(number)
+                waiting += [above for key in ("owner", "parent") if (above := self.named[number][key])]
+        return frozenset(found)
+
+    def _of(self, one: dict[str, Any]) -> Iterator[int]:
+        yield from one["namespaces"].values()
+        yield from one["children"].values()
+        yield from (stray["id"] for stray in one["strays"])
+
+    def drawn(self, kind: str) -> list[dict[str, Any]]:
+        """The namespaces of one kind that are drawn, A first."""
+        return [row for row in self.picture["namespaces"] if row["kind"] == kind and row["id"] in self.scope]
+
+
+def title(group: dict[str, Any]) -> str:
+    """What a group is called."""
+    if group["what"] == "pod":
+        return f"pod {group['name']}"
+    return "host" if group["what"] == "host" else f"beside: {group['name']}"
