@@ -28,9 +28,12 @@ def add_parser(verbs: Any) -> None:
     _add_pods(stop)
     kill = options.verb(
         verbs, "kill", "send a signal to the members of pods, or to a process",
-        "example:\n  sudo nsbox kill -s HUP web\n\nA pod's own PID 1 gets nothing: see stop and rm.\n", "end:kill",
+        "example:\n  sudo nsbox kill -s HUP web\n  sudo nsbox kill --check -s TERM web\n\n"
+        "A pod's own PID 1 gets nothing: see stop and rm.\n", "end:kill",
         acts=True,
     )  # fmt: skip
+    kill.add_argument("--check", action="store_true", help="send nothing: say what the signal would do, and why")
+    kill.add_argument("--json", action="store_true", help="with --check: answer in JSON")
     kill.add_argument("-s", "--signal", metavar="SIGNAL", default="KILL", help="name or number; KILL if not given")
     kill.add_argument("targets", metavar="TARGET", nargs="+", help=_POD_OR_PID)
     rm = options.verb(
@@ -110,10 +113,14 @@ def stop(args: argparse.Namespace) -> int:
 
 def kill(args: argparse.Namespace) -> int:
     """Send a signal."""
-    from ..errors import PodNotFound
+    from ..errors import PodNotFound, SpecError
     from ..pod import lifecycle
 
     signum = parse.parse_signal(args.signal)
+    if args.check:
+        return _check(args.targets, signum, args.json)
+    if args.json:
+        raise SpecError("cannot use --json without --check: kill prints nothing")
 
     def send(target: str) -> None:
         if lifecycle.kill(target, signum) == 0:
@@ -121,6 +128,21 @@ def kill(args: argparse.Namespace) -> int:
             raise PodNotFound(f"cannot send {name} to {target!r}: no process is there to get it")
 
     return each(args.targets, send)
+
+
+def _check(targets: list[str], signum: int, as_json: bool) -> int:
+    """Print what the signal would do to each process."""
+    from ..pod import forecast
+    from ..show import text
+
+    found = [one for target in targets for one in forecast.of_target(target, signum)]
+    if as_json:
+        print(json.dumps([{**one._asdict(), "command": list(one.command)} for one in found], indent=2))
+        return 0
+    cells = [(str(one.pid), str(one.pod_pid), one.outcome, one.reason, text.command_line(one.command)) for one in found]
+    print(*text.table(("PID", "POD-PID", "OUTCOME", "BECAUSE", "COMMAND"), cells, frozenset({"PID", "POD-PID"})),
+          sep="\n")  # fmt: skip
+    return 0
 
 
 def rm(args: argparse.Namespace) -> int:

@@ -74,6 +74,11 @@ def signal_members(record: PodRecord, signum: int) -> int:
     return sum(process.send_signal(one.pidfd, signum) for one in _each(_identities(record)))
 
 
+def who_gets_signals(record: PodRecord) -> list[int]:
+    """The host PIDs to which :func:`signal_members` sends, in that order."""
+    return [who.pid for who in _identities(record)]
+
+
 def _identities(record: PodRecord) -> list[process.Identity]:
     boot_id = process.boot_id()
     found = {

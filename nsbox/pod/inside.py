@@ -111,7 +111,7 @@ def _look(pid: int, wanted: dict[str, int]) -> Inside | None:
     if not shared:
         return None
     fields = process.stat_fields(pid)
-    status = _status(pid)
+    status = status_of(pid)
     return Inside(
         pid,
         int(status["NSpid"].split()[-1]),
@@ -120,7 +120,7 @@ def _look(pid: int, wanted: dict[str, int]) -> Inside | None:
         int(status["Uid"].split()[1]),
         int(fields[19]),
         shared,
-        _command(pid, status["Name"]),
+        command_of(pid, status["Name"]),
     )
 
 
@@ -131,19 +131,21 @@ def _inode(pid: int, kind: str) -> int:
         return -1  # a zombie has only its PID namespace left
 
 
-def _status(pid: int) -> dict[str, str]:
-    with open(f"/proc/{pid}/status", "rb") as file:
+def status_of(pid: int, tid: int | None = None) -> dict[str, str]:
+    """What proc_pid_status(5) says of a process, or of one of its threads."""
+    with open(f"/proc/{pid}/status" if tid is None else f"/proc/{pid}/task/{tid}/status", "rb") as file:
         text = os.fsdecode(file.read())
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.split("\n"))}
 
 
 def signals_awaited(pid: int) -> int:
     """The mask of signals that a process catches or blocks. See proc_pid_status(5)."""
-    status = _status(pid)
+    status = status_of(pid)
     return int(status["SigCgt"], 16) | int(status["SigBlk"], 16)
 
 
-def _command(pid: int, name: str) -> tuple[str, ...]:
+def command_of(pid: int, name: str) -> tuple[str, ...]:
+    """Its arguments, or its name in brackets where it has none."""
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().split(b"\0")
     while words and not words[-1]:
