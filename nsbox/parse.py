@@ -23,7 +23,7 @@ from .words import (
 __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
     "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_seconds",
-    "parse_share", "parse_signal", "parse_size", "parse_tmpfs", "parse_user", "parse_userns",
+    "parse_share", "parse_signal", "parse_size", "parse_sysctl", "parse_tmpfs", "parse_user", "parse_userns",
     "parse_volume", "parse_with", "quote", "split_init", "sudo_caller",
 ]
 
@@ -164,6 +164,13 @@ def parse_ip(text: str) -> str:
     if why := v4_fault(text):
         raise SpecError(f"cannot use address {quote(text)}: {why}", hint="for example --ip 10.77.0.9")
     return text
+
+
+def parse_sysctl(text: str) -> tuple[str, str]:
+    """The setting "KEY=VALUE" of --sysctl. Raises SpecError, as :func:`sysctls.parse_sysctl` does."""
+    from . import sysctls  # here, because few pods have one
+
+    return sysctls.parse_sysctl(text)
 
 
 def parse_userns(text: str) -> str:

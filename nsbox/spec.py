@@ -105,6 +105,7 @@ class PodSpec(NamedTuple):
         pause: "static", the small program, or "python", the readable one that stays an interpreter.
         net: one of NET_MODES, "pod:NAME", "ns:/PATH" or the name of a network.
         ip: the v4 address in that network, or "" for any free one.
+        sysctls: (setting, value) each, as :func:`sysctls.parse_sysctl` takes them.
         userns: which ids a user namespace of its own has: "auto", "keep-id" or a map; "" adds none.
         user: who runs `init`, as for a member.
         owner: who shall own that namespace, if root makes it; None is root.
@@ -123,6 +124,7 @@ class PodSpec(NamedTuple):
     pause: str = "static"
     net: str = "none"
     ip: str = ""
+    sysctls: tuple[tuple[str, str], ...] = ()
     userns: str = ""
     user: str = ""
     owner: Owner | None = None
@@ -229,6 +231,18 @@ def normal_path(path: str) -> str:
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
+def _sysctl_fault(key: str) -> str:
+    from . import sysctls  # as above
+
+    return sysctls.key_fault(key)
+
+
+def _sysctl_value_fault(value: str) -> str:
+    from . import sysctls
+
+    return sysctls.value_fault(value)
+
+
 def _mount_point_fault(path: str) -> str:
     return target_fault(path) or ("" if path == normal_path(path) else "it is not normalised")
 
@@ -279,6 +293,7 @@ _POD = decode.record(PodSpec, {
     "stop_timeout_s": decode.number(float, 0, STOP_TIMEOUT_MAX_S), "die_with_parent": _FLAG,
     "pause": decode.text(lambda word: "" if word in PAUSES else "no such pause"),
     "net": decode.text(net_fault), "ip": decode.text(lambda word: v4_fault(word) if word else ""),
+    "sysctls": decode.sequence(decode.pair(decode.text(_sysctl_fault), decode.text(_sysctl_value_fault)), tuple),
     "userns": decode.text(userns_fault),
     "user": _USER,
     "owner": decode.or_none(decode.record(Owner, {"uid": _ID, "gid": _ID})),

@@ -52,6 +52,8 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-p", "--publish", metavar="[IP:]HOST:POD[/udp]", action="append", default=[],
                        help="make a port reachable on the host, on 127.0.0.1 if no IP is written (may be repeated)")
     publish.add_mode(group)
+    group.add_argument("--sysctl", metavar="KEY=VALUE", action="append", default=[],
+                       help="a setting of the kernel for this pod alone, as net.ipv4.ip_forward=1 (may be repeated)")
     group.add_argument("--label", metavar="KEY=VALUE", action="append", default=[],
                        help="a word of yours for ls and inspect (may be repeated)")
     group.add_argument("--stop-timeout", metavar="SECONDS", help="between TERM and KILL when it is stopped; 10 "
@@ -109,6 +111,7 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         pause=args.pause,
         net=_net(args),
         ip=parse.parse_ip(args.ip) if args.ip is not None else "",
+        sysctls=tuple(parse.parse_sysctl(word) for word in args.sysctl),
         userns=parse.parse_userns(args.userns) if args.userns is not None else "",
         owner=parse.sudo_caller(os.environ) if args.userns is not None else None,
     )

@@ -86,6 +86,7 @@ class Pod:
         stop_timeout_s: seconds between SIGTERM and SIGKILL when it is stopped.
         net: where its network comes from, as for ``nsbox create --net``.
         ip: its v4 address in that network; a free one if not given.
+        sysctls: settings of the kernel for this pod alone, as {"net.ipv4.ip_forward": "1"}.
         userns: "auto", "keep-id" or a map, as for ``nsbox create --userns``.
         publish: "[IP:]HOST:POD[/udp]" each, as for ``nsbox create -p``.
         user: who runs `init`, as for ``nsbox create -u``.
@@ -112,6 +113,7 @@ class Pod:
         keep: bool = False,
         net: str = "none",
         ip: str = "",
+        sysctls: Mapping[str, str] | None = None,
         userns: str = "",
         publish: Iterable[str] = (),
         user: str | int | None = None,
@@ -130,6 +132,7 @@ class Pod:
             die_with_parent=not keep,
             net=parse.parse_net(net),
             ip=parse.parse_ip(ip) if ip else "",
+            sysctls=tuple(parse.parse_sysctl(f"{key}={value}") for key, value in (sysctls or {}).items()),
             userns=parse.parse_userns(userns) if userns else "",
             user=_user(user),
             owner=parse.sudo_caller(os.environ) if userns else None,

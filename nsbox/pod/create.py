@@ -46,6 +46,10 @@ def create(spec: PodSpec, intend: Callable[[int], None] | None = None) -> tuple[
     """
     if any(spec.time) and os.geteuid() != 0:
         raise NsboxError("cannot shift the clocks of a pod", hint="that needs root; --with time alone does not")
+    if spec.sysctls:
+        from . import settings  # only pods that have them pay for it
+
+        settings.check(spec)
     net = _open_net(spec)
     try:
         return _create(spec, net, intend)
@@ -109,6 +113,7 @@ def _intent(spec: PodSpec) -> PodRecord:
         stop_timeout_s=spec.stop_timeout_s,
         vantage=store.vantage(),
         net=spec.net,
+        sysctls=spec.sysctls,
     )
 
 
@@ -227,7 +232,7 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
-    null_fd = rootfs.enter(spec.root, sources, devices.World(host_net=spec.net == "host"))
+    null_fd = rootfs.enter(spec.root, sources, devices.World(host_net=spec.net == "host", sysctls=spec.sysctls))
     if spec.init:
         if spec.root.chroot:
             attributes.drop_chroot_right()

@@ -35,6 +35,7 @@ class World(NamedTuple):
         fresh_ipc: it is in an IPC namespace other than the tree's /dev/mqueue shows.
         shm_fd: a detached copy of the pod's /dev/shm, or -1 for a new one.
         host_net: it is in the host's network, over which its user namespace may have no right.
+        sysctls: settings of the kernel to be written, as in PodSpec.
         masked: parts of /proc and /sys are read-only or covered.
     """
 
@@ -42,6 +43,7 @@ class World(NamedTuple):
     fresh_ipc: bool = True
     shm_fd: int = -1
     host_net: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
     masked: bool = True
 
 

@@ -30,6 +30,7 @@ class PodRecord(NamedTuple):
         vantage: inode numbers of the PID and time namespaces in which the numbers of the
             identities were read; from anywhere else they mean other processes, or none.
         net: where its network comes from, as in PodSpec.
+        sysctls: settings of the kernel written at its birth, as in PodSpec.
         userns: "auto", "keep-id" or "map", or "" for a pod without ranges of ids.
         uid_map: (inside, outside, how many) each: ids that no other pod may get. gid_map: the same.
         owner: the ordinary user to whom root gave the user namespace, or None.
@@ -51,6 +52,7 @@ class PodRecord(NamedTuple):
     stop_timeout_s: float = 10.0
     vantage: tuple[int, int] = (0, 0)
     net: str = "none"
+    sysctls: tuple[tuple[str, str], ...] = ()
     userns: str = ""
     uid_map: tuple[tuple[int, int, int], ...] = ()
     gid_map: tuple[tuple[int, int, int], ...] = ()
@@ -87,6 +89,7 @@ def pod_to_dict(record: PodRecord) -> dict[str, Any]:
         "share": sorted(record.share) if record.share is not None else None,
         "init": list(record.init),
         "labels": dict(record.labels),
+        "sysctls": dict(record.sysctls),
         "owner": list(record.owner) if record.owner else None,
     }
 
@@ -116,10 +119,11 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         rootfs=_typed(data, "rootfs", str),
         chroot=_typed(data, "chroot", bool),
         init=_strings(data, "init"),
-        labels=_labels(data),
+        labels=_pairs(data, "labels"),
         stop_timeout_s=float(_typed(data, "stop_timeout_s", (int, float))),
         vantage=_vantage(data),
         net=_typed(data, "net", str) if "net" in data else "none",  # pods of an nsbox without networks
+        sysctls=_pairs(data, "sysctls") if "sysctls" in data else (),
         userns=_typed(data, "userns", str) if "userns" in data else "",  # the same, of one without ranges
         uid_map=_id_map(data, "uid_map"),
         gid_map=_id_map(data, "gid_map"),
@@ -238,8 +242,8 @@ def _kinds(data: dict[str, Any]) -> tuple[tuple[str, int], ...]:
     return tuple(value.items())
 
 
-def _labels(data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    value = _typed(data, "labels", dict)
+def _pairs(data: dict[str, Any], key: str) -> tuple[tuple[str, str], ...]:
+    value = _typed(data, key, dict)
     if not all(isinstance(item, str) for item in value.values()):
-        raise CorruptFile("labels: wrong type")
+        raise CorruptFile(f"{key}: wrong type")
     return tuple(value.items())

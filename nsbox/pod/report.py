@@ -142,6 +142,7 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "share": sorted(record.share) if record.share is not None else None,
         "init": list(record.init) or None,
         "labels": dict(record.labels),
+        "sysctls": dict(record.sysctls),
         "stop_timeout_s": record.stop_timeout_s,
         "ports": [] if lent else _ports(record.name),
         "processes": process_rows(record),

@@ -98,7 +98,7 @@ def _make_private() -> None:
 def _enter_rootfs(root: RootSpec, sources: Sources, world: devices.World) -> int:
     purpose = f"use rootfs {root.path!r}"
     root_fd = step(purpose, _attach_root, root, sources)
-    proc_fd = _mount_proc(root_fd)
+    proc_fd = _mount_proc(root_fd, world)
     sys_fd = _mount_sys(root_fd, world)
     dev_fd = devices.mount_dev(root_fd, world)
     _mount_volumes(root, sources, root_fd, make_targets=True)
@@ -145,13 +145,18 @@ def _attach_root(root: RootSpec, sources: Sources) -> int:
     return mount_fd
 
 
-def _mount_proc(root_fd: int) -> int:
+def _mount_proc(root_fd: int, world: devices.World) -> int:
     try:
-        return mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS)
+        proc_fd = mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS)
     except NsboxError as err:
         if isinstance(err.__cause__, PermissionError):
             err.hint = "a /proc that is masked, as inside most containers, forbids a new one"
         raise
+    if world.sysctls:
+        from . import settings  # of few pods; loaded before the fork, by who checked them
+
+        settings.write(proc_fd, world.sysctls)
+    return proc_fd
 
 
 def _mount_sys(root_fd: int, world: devices.World) -> int:
@@ -175,7 +180,7 @@ def _bind_sys(root_fd: int, attrs: MountAttr) -> int:
 def _dress_host_tree(root: RootSpec, sources: Sources, world: devices.World) -> int:
     """Keep the tree as it is, but for what shows the namespaces: /proc, /dev/shm, /dev/mqueue."""
     root_fd = os.open("/", O_PATH_DIR)
-    proc_fd = _mount_proc(root_fd) if world.fresh_proc else -1
+    proc_fd = _mount_proc(root_fd, world) if world.fresh_proc else -1
     for path, fstype, options in (
         ("/dev/shm", "tmpfs", {"mode": "1777"}),
         ("/dev/mqueue", "mqueue", {}),
