@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Callable
 
 from ..errors import Interrupted, NsboxError
+from ..linux import borrowed
 
 FREE_FDS = 24  # a pod with a rootfs takes 18; running out half way would leave a record behind
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -21,9 +22,11 @@ def begin() -> None:
     """Undo what the caller may have left. The first thing that the command does.
 
     Raises:
-        NsboxError: the limit on open files leaves too few descriptors to work with.
+        NsboxError: the limit on open files leaves too few descriptors to work with, or the rights
+            that we have are not the caller's.
     """
     _open_stdio()
+    borrowed.refuse()
     os.umask(0o077)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would eat exit statuses
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -6,7 +6,6 @@ scratch files; what is left in the tree afterwards are Debian's public mirrors.
 
 import os
 import re
-import shutil
 import subprocess
 
 from . import command, tree
@@ -128,7 +127,7 @@ def leave_public_sources(root: str, suite: str, mirror: str = "") -> None:
 def _public_mirrors() -> tuple[str, str]:
     """Debian's public mirrors, main and security, as mmdebstrap has them by default; or ""."""
     try:
-        with open(shutil.which("mmdebstrap") or "", encoding="utf-8", errors="replace") as file:
+        with open(command.find("mmdebstrap"), encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError:
         return "", ""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import NsboxError, SpecError
-from . import busybox, debian, entries, recipe, tree
+from . import busybox, command, debian, entries, recipe, tree
 
 Step = Callable[[str], None]
 
@@ -61,7 +61,7 @@ def _make(
         tree.overlay(own_files, root)
     step("writing to the disk")
     # After a power cut a renamed directory must not hold files without content: syncfs(2).
-    subprocess.run(["sync", "-f", root], stdin=subprocess.DEVNULL, check=False)
+    subprocess.run(["sync", "-f", root], env=command.environment(), stdin=subprocess.DEVNULL, check=False)
     return {
         "recipe": made_of.name,
         "kind": made_of.kind,

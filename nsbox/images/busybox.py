@@ -1,7 +1,6 @@
 """Makes a tree of one static busybox and its applets."""
 
 import os
-import shutil
 import struct
 import subprocess
 
@@ -63,14 +62,14 @@ def _segment_types(data: bytes) -> list[int]:
 
 
 def _installed() -> str:
-    found = shutil.which("busybox", path=command.environment()["PATH"])
+    found = command.find("busybox")
     return found if found and is_static(found) else ""
 
 
 def _fetched(place: entries.Workplace, step: LineHandler) -> str:
     """Download Debian's package and unpack it in the scratch directory; needs no root."""
     why = f"cannot build rootfs '{place.name}': no static busybox here"
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+    if not command.find("apt-get") or not command.find("dpkg-deb"):
         raise NsboxError(why, hint="install busybox-static, or a busybox built static, on the PATH")
     step("downloading busybox-static")
     folder = os.path.join(place.work, "deb")

@@ -8,7 +8,9 @@ the rest and drops the mounts. That first process dies with unshare(1), which di
 
 import os
 import re
+import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,8 +34,37 @@ def environment(**more: str) -> dict[str, str]:
     """A clean environment for a tool: the path, proxies and certificates of the caller's."""
     env = {key: value for key, value in os.environ.items() if key in _KEPT_ENV}
     env |= {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
-    env["PATH"] = f"{env['PATH']}:{_SYSTEM_PATH}" if env.get("PATH") else _SYSTEM_PATH
+    own = [directory for directory in env.get("PATH", "").split(":") if _is_safe(directory)]
+    env["PATH"] = ":".join([*own, _SYSTEM_PATH])
     return env | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"} | more
+
+
+def find(program: str) -> str:
+    """Where a tool is, in the path that :func:`environment` gives; "" if nowhere."""
+    return shutil.which(program, path=environment()["PATH"]) or ""
+
+
+def _is_safe(directory: str) -> bool:
+    """Whether a directory of the caller's PATH may supply tools: root runs nobody else's.
+
+    With `sudo -E`, say, it is the PATH of another user. What anybody may rename, directories above
+    it too, anybody may replace; in a directory such as /tmp (sticky) that is its owner alone.
+    """
+    if os.geteuid() != 0:
+        return bool(directory)
+    if not directory.startswith("/"):
+        return False
+    path = os.path.realpath(directory)
+    while True:
+        try:
+            about = os.stat(path)
+        except OSError:
+            return False
+        if about.st_uid != 0 or about.st_mode & 0o022 and not about.st_mode & stat.S_ISVTX:
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
 
 
 def run(

@@ -83,3 +83,6 @@ AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
 O_PATH = 0o10000000
 # getcwd(2) and others without flags need nothing here.
+
+# getauxval(3), linux/auxvec.h
+AT_SECURE = 23

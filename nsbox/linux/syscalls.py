@@ -104,6 +104,7 @@ _fsopen        = _number("fsopen",         430, c_char_p, c_uint)               
 _fsconfig      = _number("fsconfig",       431, c_int, c_uint, c_char_p, c_char_p, c_int)  # fsconfig(2)
 _fsmount       = _number("fsmount",        432, c_int, c_uint, c_uint)                     # fsmount(2)
 _close_range   = _number("close_range",    436, c_uint, c_uint, c_uint)                    # close_range(2)
+_getauxval     = _bind("getauxval",        c_ulong)                                        # getauxval(3)
 _pidfd_getfd   = _number("pidfd_getfd",    438, c_int, c_int, c_uint)                      # pidfd_getfd(2)
 _openat2       = _number("openat2",        437, c_int, c_char_p,
                          ctypes.POINTER(OpenHow), c_size_t)                                # openat2(2)
@@ -148,6 +149,11 @@ def _call(func: Any, *args: Any, shown: tuple[object, ...] = ()) -> int:
     if code:
         raise OSError(code, f"{func.label}: {os.strerror(code)}")
     return result
+
+
+def at_secure() -> bool:
+    """Whether execve(2) gave this process rights that its caller did not have: AT_SECURE, getauxval(3)."""
+    return bool(_getauxval(fl.AT_SECURE))
 
 
 def unshare(flags: CloneFlag) -> None:

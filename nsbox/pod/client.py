@@ -13,12 +13,19 @@ import threading
 from typing import Any, Sequence
 
 from ..errors import NsboxError
-from ..linux import process, trouble
+from ..linux import borrowed, process, trouble
 from . import wire
 
 
-# The spawner finds nsbox where this program did, and nothing else by the caller's environment.
-_PROGRAM = "import sys; sys.path[:0] = sys.argv[2:]; from nsbox.pod import spawner; spawner.serve(int(sys.argv[1]))"
+# The spawner finds nsbox where this program did, and nothing else: neither beside it nor by the environment.
+_PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import nsbox
+del sys.path[0]
+from nsbox.pod import spawner
+spawner.serve(int(sys.argv[1]))
+"""
 
 
 class Answer:
@@ -59,6 +66,7 @@ class _Spawner:
     """One spawner process of this program."""
 
     def __init__(self) -> None:
+        borrowed.refuse()
         ours, theirs = wire.pair()
         with theirs:
             self._process = subprocess.Popen(
