@@ -6,6 +6,8 @@ host's Python, it would run in the pod with the pod's libraries, and could be op
 "Red when" in a docstring says how to break nsbox so that the test fails; each was tried.
 """
 
+import json
+import os
 import platform
 
 import pytest
@@ -110,3 +112,18 @@ def test_A05_an_honest_script_runs_by_its_own_interpreter(host, hostile):
     host.nsbox("create", "web", "--rootfs", rootfs, *options, check=True)
     host.nsbox("join", "web", "--", "hostile", check=True)
     assert (rootfs / "pwned").read_text() == f"by {python_path()}"
+
+
+# ---- what runs already ----
+
+@pytest.mark.parametrize("options, pause", [
+    ([], "static"), (["--pause", "python"], "python"), (["--init", "/bin/sleep 1000"], "init")], ids=str)
+def test_inspect_says_what_PID_1_is_and_what_executes_commands(host, options, pause):
+    """Red when: report._programs takes the word of a record for it."""
+    pid = int(host.nsbox("create", "web", "--rootfs", "busybox", *options, check=True).stdout)
+    try:
+        [about] = json.loads(host.nsbox("inspect", "--json", "web", check=True).stdout)
+        assert (about["pause"], about["launcher"]) == (pause, "sealed")
+        assert about["exe"] == os.readlink(f"/proc/{host.host_pid(pid)}/exe")
+    finally:
+        host.nsbox("rm", "-f", "web", check=True)

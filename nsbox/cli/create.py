@@ -59,7 +59,8 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stop-timeout", metavar="SECONDS", help="between TERM and KILL when it is stopped; 10 "
                        "if not given")
     group.add_argument("--pause", choices=("static", "python"), default="static",
-                       help="which pause: the small static one, or the readable one in Python")  # fmt: skip
+                       help="which pause: the small static one, or the readable one in Python, whose "
+                       "/proc/1/exe is the host's interpreter")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

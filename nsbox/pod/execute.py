@@ -49,7 +49,8 @@ def become_pause(program_fd: int, null_fd: int) -> NoReturn:
 def stay_as_pause(main: Callable[[], NoReturn], null_fd: int) -> NoReturn:
     """Be the pause as the interpreter that we are: for reading along, and for other machines.
 
-    Ten megabytes, and /proc/1/exe is the host's interpreter.
+    Ten megabytes, and /proc/1/exe is the host's interpreter: for whoever may look into this process,
+    and it is then that file's own mode which keeps it from being written to.
     """
     _take_stdio((null_fd, null_fd, null_fd))
     process.reset_signals()

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import NsboxError, PodNotFound
 from ..linux import mounts, namespaces, nsfs
 from ..privilege import subids
-from . import inside, members, netmodes, portfile, statedir, store, target
+from . import inside, launch, members, netmodes, portfile, statedir, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
@@ -141,6 +141,7 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "holds": [name for name, _ in record.kinds],
         "share": sorted(record.share) if record.share is not None else None,
         "init": list(record.init) or None,
+        **_programs(record),
         "labels": dict(record.labels),
         "sysctls": dict(record.sysctls),
         "stop_timeout_s": record.stop_timeout_s,
@@ -149,6 +150,17 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "members": [] if lent else _member_rows(record.name),
         "mounts": _mount_rows(viewpoint),
     }
+
+
+def _programs(record: PodRecord) -> dict[str, Any]:
+    """What runs as PID 1, and what executes the commands: files of the host show in the pod as /proc/PID/exe."""
+    try:
+        exe = os.readlink(f"/proc/{record.pause.pid}/exe") if record.pause else None
+    except OSError:
+        exe = None  # it belongs to another user by now, or has ended
+    kind = "init" if record.init else "static" if exe and exe.startswith("/memfd:") else "python"
+    sealed = os.uname().machine in launch.MACHINES
+    return {"pause": kind, "exe": exe, "launcher": "sealed" if sealed else "interpreter"}
 
 
 def _member_rows(name: str) -> list[dict[str, Any]]:
