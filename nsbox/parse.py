@@ -8,6 +8,7 @@ found here under one roof.
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from .capabilities import Rights, name_fault as capability_fault, rights_fault
 from .decode import bytes_fault
 from .errors import NsboxError, SpecError
 from .runas import parse_user
@@ -22,7 +23,7 @@ from .words import (
 
 __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
-    "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_seconds",
+    "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_rights", "parse_seconds",
     "parse_share", "parse_signal", "parse_size", "parse_sysctl", "parse_tmpfs", "parse_user", "parse_userns",
     "parse_volume", "parse_with", "quote", "split_init", "sudo_caller",
 ]
@@ -49,6 +50,30 @@ def parse_share(text: str, default: Iterable[str]) -> frozenset[str]:
         raise SpecError(f"cannot share {quote(text)}: 'none' stands alone")
     kinds = _kinds([word.removeprefix("+") for word in words], KIND_NAMES, f"share {quote(text)}")
     return kinds | frozenset(default) if added else kinds
+
+
+def parse_rights(added: Iterable[str], dropped: Iterable[str], privileged: bool) -> Rights:
+    """The rights of --cap-add, --cap-drop and --privileged.
+
+    Raises:
+        SpecError: a capability is unknown, or both added and dropped.
+    """
+    rights = Rights(_capabilities(added, "add"), _capabilities(dropped, "drop"), privileged)
+    if why := rights_fault(rights):
+        raise SpecError(f"cannot change capabilities: {why}")
+    return rights
+
+
+def _capabilities(words: Iterable[str], doing: str) -> frozenset[str]:
+    """Names with or without "CAP_", in any case. See capabilities(7)."""
+    names = {word: word.upper().removeprefix("CAP_") for word in words}
+    for word, name in names.items():
+        if capability_fault(name):
+            raise SpecError(
+                f"cannot {doing} capability {quote(word)}: there is none of that name",
+                hint="one name each, as NET_ADMIN or CAP_NET_ADMIN; or ALL: see capabilities(7)",
+            )
+    return frozenset(names.values())
 
 
 def parse_with(text: str) -> frozenset[str]:

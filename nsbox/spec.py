@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from . import decode
+from . import capabilities, decode
+from .capabilities import Rights
 from .runas import user_fault
 
 # The order in which one process may join them, names as under /proc/PID/ns: namespaces(7).
@@ -109,6 +110,7 @@ class PodSpec(NamedTuple):
         userns: which ids a user namespace of its own has: "auto", "keep-id" or a map; "" adds none.
         user: who runs `init`, as for a member.
         owner: who shall own that namespace, if root makes it; None is root.
+        rights: those of its members and of `init`, unless a member says otherwise.
     """
 
     name: str
@@ -128,6 +130,7 @@ class PodSpec(NamedTuple):
     userns: str = ""
     user: str = ""
     owner: Owner | None = None
+    rights: Rights = Rights()
 
 
 class MemberSpec(NamedTuple):
@@ -141,6 +144,7 @@ class MemberSpec(NamedTuple):
         workdir: as the member sees it; None is "/".
         hostname: only for a member that does not share uts.
         user: who runs it, as :func:`runas.parse_user` takes it; "" is root, or whoever else joins.
+        rights: changes to those that the pod gives its members.
     """
 
     argv: tuple[bytes, ...]
@@ -150,6 +154,7 @@ class MemberSpec(NamedTuple):
     workdir: bytes | None = None
     hostname: str | None = None
     user: str = ""
+    rights: Rights = Rights()
 
 
 # Laws: each says in a few words what is wrong, or "".
@@ -283,6 +288,8 @@ _ROOT = decode.record(RootSpec, {
     "path": decode.text(_root_fault), "in_place": _FLAG, "chroot": _FLAG, "read_only": _FLAG,
     "volumes": decode.sequence(_VOLUME, tuple), "tmpfs": decode.sequence(_TMPFS, tuple),
 })
+_CAPABILITIES = decode.sequence(decode.text(capabilities.name_fault), frozenset)
+_RIGHTS = decode.record(Rights, {"added": _CAPABILITIES, "dropped": _CAPABILITIES, "privileged": _FLAG})
 _TIME = decode.record(TimeOffsets, {"monotonic_s": _SECONDS, "boottime_s": _SECONDS})
 _SHARE = decode.or_none(_kinds(KIND_NAMES))
 _POD = decode.record(PodSpec, {
@@ -297,6 +304,7 @@ _POD = decode.record(PodSpec, {
     "userns": decode.text(userns_fault),
     "user": _USER,
     "owner": decode.or_none(decode.record(Owner, {"uid": _ID, "gid": _ID})),
+    "rights": _RIGHTS,
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,
@@ -304,10 +312,17 @@ _MEMBER = decode.record(MemberSpec, {
     "env": decode.sequence(decode.pair(decode.raw(_env_name_fault), _BYTES), tuple),
     "workdir": decode.or_none(_BYTES), "hostname": decode.or_none(_HOSTNAME),
     "user": _USER,
+    "rights": _RIGHTS,
 })
 
 
 # Plain values for JSON, and back.
+
+def rights_from_dict(data: object) -> Rights:
+    """The rights in `data`. Raises SpecError as :func:`pod_spec_from_dict` does."""
+    rights: Rights = _RIGHTS(data, "rights")
+    return rights
+
 
 def pod_spec_to_dict(spec: PodSpec) -> dict[str, Any]:
     """`spec` as values that JSON knows; :func:`pod_spec_from_dict` gives it back."""

@@ -12,7 +12,7 @@ PACKAGE = TOP / "nsbox"
 
 # A room imports only from floors below its own. Floor 0 is data: its few modules are one room.
 FLOORS = (
-    {"errors", "spec", "decode", "words", "volumes", "parse", "ports", "idranges", "runas", "sysctls"},
+    {"errors", "capabilities", "spec", "decode", "words", "volumes", "parse", "ports", "idranges", "runas", "sysctls"},
     {"linux"},
     {"privilege", "net", "images"},
     {"pod"},

@@ -32,6 +32,7 @@ FOREIGN = {"SECRET": "canary-secret", "LD_PRELOAD": "/x", "GCONV_PATH": "/z", "L
            "LD_LIBRARY_PATH": "/l", "BASH_ENV": "/b", "TERM": "caller", "PATH": "/usr/bin:/bin:/pp"}
 
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+every_right = pytest.mark.parametrize("may", [[], ["--privileged"]], ids=["short list", "privileged"])
 every_pause = pytest.mark.parametrize("pause", ["static", "python"])
 
 
@@ -192,44 +193,48 @@ def test_A08_the_root_of_a_chrooted_process_of_any_program_is_entered(base, host
 
 # ---- A09: what PID 1 shows of the host ----
 
+@every_right
 @every_pause
-def test_A09_the_root_of_the_pause_is_empty_and_read_only(host, canary, remove, pause):
+def test_A09_the_root_of_the_pause_is_empty_and_read_only(host, canary, remove, pause, may):
     """Red when: create._pid_one leaves out mounts.empty_root()."""
     host.nsbox("create", "web", "--rootfs", "busybox", "--pause", pause, check=True)
     for way in ([], ["--rootfs", "busybox"]):
-        done = host.nsbox("join", "web", *way, "--", "sh", "-c",
+        done = host.nsbox("join", "web", *way, *may, "--", "sh", "-c",
                           "ls -A /proc/1/root/ /proc/1/cwd/ 2>/dev/null | grep -v '^/proc/1/.*:$';"
                           "cat /proc/1/root/canary/marker /proc/1/cwd/canary/marker;"
                           "touch /proc/1/root/x && echo written")
         assert done.stdout.split() == [], done.stdout
 
 
-def test_A09_the_pause_of_a_pod_on_the_hosts_tree_shows_an_empty_root_too(host, canary, remove):
+@every_right
+def test_A09_the_pause_of_a_pod_on_the_hosts_tree_shows_an_empty_root_too(host, canary, remove, may):
     """Red when: create._pid_one leaves out mounts.empty_root()."""
     host.nsbox("create", "web", check=True)
-    done = host.nsbox("join", "web", "--rootfs", "busybox", "--", "ls", "-A", "/proc/1/root/", check=True)
+    done = host.nsbox("join", "web", "--rootfs", "busybox", *may, "--", "ls", "-A", "/proc/1/root/", check=True)
     assert done.stdout == ""
 
 
-def test_A09_the_pause_of_a_chrooted_pod_shows_that_pods_root_only(host, canary, remove):
+@every_right
+def test_A09_the_pause_of_a_chrooted_pod_shows_that_pods_root_only(host, canary, remove, may):
     """Red when: create._pid_one leaves out rootfs.enter's chroot (mounts.chroot_into)."""
     host.nsbox("create", "web", "--rootfs", "busybox", "--chroot", check=True)
-    done = host.nsbox("join", "web", "--rootfs", "busybox", "--", "sh", "-c",
+    done = host.nsbox("join", "web", "--rootfs", "busybox", *may, "--", "sh", "-c",
                       "ls -d /proc/1/root/canary /proc/1/root/../canary /proc/1/cwd/../../canary")
     assert (done.returncode != 0, done.stdout) == (True, "")
 
 
 # ---- A10, A11: the environment ----
 
+@every_right
 @every_pause
-def test_A10_what_the_caller_said_and_knew_is_not_to_be_read_in_the_pod(host, canary, remove, pause):
+def test_A10_what_the_caller_said_and_knew_is_not_to_be_read_in_the_pod(host, canary, remove, pause, may):
     """Red when: become_pause passes os.environb to execveat; hold.py: no wipe of the memory."""
     secret = {"SECRET": "canary-secret"}
     host.nsbox("create", "web", "--rootfs", "busybox", "--pause", pause, "--label", "secret=canary",
                env=secret, check=True)
     host.nsbox("join", "web", "-d", "--rootfs", "busybox", "--", "sleep", "1000", env=secret, check=True)
     host.nsbox("join", "web", "-d", "--", "sleep", "1000", env=secret, check=True)
-    said = host.nsbox("join", "web", "--", "sh", "-c",
+    said = host.nsbox("join", "web", *may, "--", "sh", "-c",
                       "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'", check=True).stdout
     assert said.count("sleep\n") == 2
     for word in ("canary", str(host.scratch), str(host.store), "create", "nsbox create", "SECRET", "NSBOX_STATE"):

@@ -166,7 +166,7 @@ def test_pods_that_are_connected_while_they_run_find_each_other_by_name(host: Fa
         host.nsbox("create", name, *words, check=True)
     early = host.nsbox_popen("join", "a", "--", "sh", "-c", "read x; cat /etc/hosts", stdin=-1)
     host.nsbox("net", "link", "a", "b", check=True)
-    assert host.nsbox("join", "a", "--", "ping", "-c", "1", "-W", "2", "b").returncode == 0
+    assert host.nsbox("join", "a", "--cap-add", "NET_RAW", "--", "ping", "-c", "1", "-W", "2", "b").returncode == 0
     assert " a\n" in host.nsbox("join", "b", "--", "cat", "/etc/hosts", check=True).stdout
     assert "10.76.0.2 b\n" in early.communicate("x\n")[0]
     assert "10.76.0.2 b\n" in host.nsbox("join", "a", *BUSYBOX, "--", "cat", "/etc/hosts", check=True).stdout

@@ -29,12 +29,12 @@ def test_a_network_from_its_making_to_its_end(host):
     create(host, "a", "--net", "lan")
     create(host, "b", "--net", "lan", "--ip", "10.9.0.77")
     assert pods_on(host, "lan") == {"a": "10.9.0.2", "b": "10.9.0.77"}
-    assert host.nsbox("join", "a", "--", "ping", "-c", "1", "-W", "2", "b").returncode == 0
+    assert host.nsbox("join", "a", "--cap-add", "NET_RAW", "--", "ping", "-c", "1", "-W", "2", "b").returncode == 0
     refused = host.nsbox("net", "rm", "lan")
     assert refused.returncode == 125 and "a, b" in refused.stderr and "--force" in refused.stderr
     host.nsbox("net", "rm", "--force", "lan", check=True)
     assert host.nsbox("net", "ls", "--json").stdout == "[]\n"
-    assert host.nsbox("join", "a", "--", "ping", "-c", "1", "-W", "1", "10.9.0.77").returncode != 0
+    assert host.nsbox("join", "a", "--cap-add", "NET_RAW", "--", "ping", "-c", "1", "-W", "1", "10.9.0.77").returncode != 0
     host.nsbox("rm", "--force", "a", "b", check=True)
 
 
@@ -104,9 +104,9 @@ def test_connect_and_disconnect_a_running_pod(host):
     assert host.nsbox("net", "connect", "a", "two", check=True).stdout.startswith("eth1 10.9.1.3 ")
     again = host.nsbox("net", "connect", "a", "two")
     assert again.returncode == 125 and "already" in again.stderr
-    assert host.nsbox("join", "a", "--", "ping", "-c", "1", "-W", "2", "10.9.1.2").returncode == 0
+    assert host.nsbox("join", "a", "--cap-add", "NET_RAW", "--", "ping", "-c", "1", "-W", "2", "10.9.1.2").returncode == 0
     host.nsbox("net", "disconnect", "a", "two", check=True)
-    assert host.nsbox("join", "a", "--", "ping", "-c", "1", "-W", "1", "-I", "eth1", "10.9.1.2").returncode != 0
+    assert host.nsbox("join", "a", "--cap-add", "NET_RAW", "--", "ping", "-c", "1", "-W", "1", "-I", "eth1", "10.9.1.2").returncode != 0
     assert "eth0" in host.nsbox("join", "a", "--", "ip", "link").stdout
     host.nsbox("rm", "-f", "a", "b", check=True)
     host.nsbox("net", "rm", "one", "two", check=True)
@@ -118,7 +118,7 @@ def test_a_cable_between_two_pods(host):
         create(host, name)
     assert host.nsbox("net", "link", "a", "b", check=True).stdout == "a eth0 10.76.0.1\nb eth0 10.76.0.2\n"
     assert host.nsbox("net", "link", "b", "c", check=True).stdout == "b eth1 10.76.0.5\nc eth0 10.76.0.6\n"
-    assert host.nsbox("join", "c", "--", "ping", "-c", "1", "-W", "2", "10.76.0.5").returncode == 0
+    assert host.nsbox("join", "c", "--cap-add", "NET_RAW", "--", "ping", "-c", "1", "-W", "2", "10.76.0.5").returncode == 0
     host.nsbox("net", "disconnect", "a", "b", check=True)
     assert "eth0" not in host.nsbox("join", "b", "--", "ip", "link").stdout
     host.nsbox("rm", "-f", "c", check=True)

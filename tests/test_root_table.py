@@ -46,12 +46,14 @@ def test_B22_device_nodes_of_a_rootfs_or_volume_do_not_work(host, rootfs, how):
     volume.mkdir()
     for path in (rootfs / "tmp/node", volume / "node"):
         os.mknod(path, 0o666 | 0o020000, os.makedev(1, 3))
-    script = "for n in /tmp/node /vol/node /dev/null; do (echo x > $n) 2>/dev/null && echo $n; done; mknod /tmp/n2 c 1 3;" \
-             "(echo x > /tmp/n2) 2>/dev/null && echo made; :"
+    script = "for n in /tmp/node /vol/node /dev/null; do (echo x > $n) 2>/dev/null && echo $n; done; " \
+             "mknod /tmp/n2 c 1 3 2>/dev/null && (echo x > /tmp/n2) 2>/dev/null && echo made; :"
     options = ["--rootfs", str(rootfs), *how, "-v", f"{volume}:/vol"]
     with pod(host, "p", *options):
-        assert inside(host, "p", script) == "/dev/null"
-        assert inside(host, "p", script, *options) == "/dev/null"
+        for may in ([], ["--cap-add", "MKNOD"]):
+            assert inside(host, "p", script, *may) == "/dev/null"
+            assert inside(host, "p", script, *options, *may) == "/dev/null"
+        assert inside(host, "p", "mknod /tmp/n3 c 1 3 && echo made", "--cap-add", "MKNOD") == "made"
 
 
 # ---- the rootfs itself ----

@@ -332,8 +332,8 @@ def test_networks_and_published_ports_work(host: FakeHost) -> None:
                 if done.stdout:
                     break
             assert done.stdout.startswith("root:x:0:"), done
-        inside(host, "left", "ping -c 1 right && ip link set lo down && ip link set lo up")
-        inside(host, "right", "ping -c 1 left")
+        inside(host, "left", "ping -c 1 right && ip link set lo down && ip link set lo up", "--cap-add", "NET_RAW", "--cap-add", "NET_ADMIN")
+        inside(host, "right", "ping -c 1 left", "--cap-add", "NET_RAW")
     host.nsbox("prune", check=True)
 
 

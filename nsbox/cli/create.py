@@ -61,6 +61,7 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pause", choices=("static", "python"), default="static",
                        help="which pause: the small static one, or the readable one in Python, whose "
                        "/proc/1/exe is the host's interpreter")  # fmt: skip
+    options.add_rights_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,6 +116,7 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         sysctls=tuple(parse.parse_sysctl(word) for word in args.sysctl),
         userns=parse.parse_userns(args.userns) if args.userns is not None else "",
         owner=parse.sudo_caller(os.environ) if args.userns is not None else None,
+        rights=options.rights(args),
     )
 
 

@@ -35,6 +35,7 @@ def add_parser(verbs: Any) -> None:
                         "net pid time mnt, with commas; +KIND adds to the default")
     parser.add_argument("--hostname", metavar="HOST", help="for a member that does not share uts")  # fmt: skip
     options.add_root_options(parser)
+    options.add_rights_options(parser)
     options.add_member_options(parser, verbs)
 
 
@@ -72,6 +73,7 @@ def _member_spec(args: argparse.Namespace) -> MemberSpec:
         workdir=options.workdir(args),
         hostname=parse.check_hostname(args.hostname) if args.hostname else None,
         user=options.user(args),
+        rights=options.rights(args),
     )
 
 

@@ -6,6 +6,7 @@ import signal
 from typing import Any, Sequence
 
 from .. import parse
+from ..capabilities import Rights
 from ..errors import NsboxError, SpecError
 from ..spec import RootSpec, Tmpfs, Volume
 
@@ -155,6 +156,23 @@ def user(args: argparse.Namespace) -> str:
         return ""
     parse.parse_user(args.user)
     return str(args.user)
+
+
+def add_rights_options(parser: argparse.ArgumentParser) -> None:
+    """What a member may do, in its pod and to the kernel."""
+    group = parser.add_argument_group("privileges")
+    group.add_argument("--cap-add", metavar="NAME", action="append", default=[],
+                       help="a capability that members keep besides the short list, as NET_ADMIN; or ALL "
+                       "(may be repeated)")
+    group.add_argument("--cap-drop", metavar="NAME", action="append", default=[],
+                       help="one that they do not keep; or ALL (may be repeated)")
+    group.add_argument("--privileged", action="store_true",
+                       help="keep all that nsbox has, and let setuid programs give more")  # fmt: skip
+
+
+def rights(args: argparse.Namespace) -> Rights:
+    """What the options of :func:`add_rights_options` say."""
+    return parse.parse_rights(args.cap_add, args.cap_drop, args.privileged)
 
 
 def member_argv(args: argparse.Namespace) -> tuple[bytes, ...]:

@@ -72,6 +72,12 @@ MFD_CLOEXEC = 0x1
 MFD_ALLOW_SEALING = 0x2
 F_ADD_SEALS = 1033
 F_SEAL_ALL = 0xF  # SEAL, SHRINK, GROW, WRITE: nobody can change the bytes any more
+# prctl(2), capget(2): linux/prctl.h, linux/capability.h
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
+# keyctl(2), linux/keyctl.h
+KEYCTL_JOIN_SESSION_KEYRING = 1
 # fsopen(2), fsconfig(2), linux/mount.h
 FSOPEN_CLOEXEC = 0x1
 FSMOUNT_CLOEXEC = 0x1

@@ -62,6 +62,21 @@ class OpenHow(ctypes.Structure):
     _fields_ = [("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64)]
 
 
+class CapHeader(ctypes.Structure):
+    """struct __user_cap_header_struct, 8 bytes. See capget(2)."""
+
+    _fields_ = [("version", c_uint), ("pid", c_int)]
+
+
+class CapData(ctypes.Structure):
+    """Two of struct __user_cap_data_struct, 24 bytes: the lower half of each set, then the upper."""
+
+    _fields_ = [
+        (f"{name}_{half}", c_uint)
+        for half in ("low", "high") for name in ("effective", "permitted", "inheritable")
+    ]  # fmt: skip
+
+
 class MountAttrStruct(ctypes.Structure):
     """struct mount_attr, 32 bytes. See mount_setattr(2)."""
 
@@ -83,6 +98,8 @@ def _number(name: str, number: int, *argtypes: Any) -> Any:
     return func
 
 
+_NR_KEYCTL = {"x86_64": 250, "i686": 288, "armv7l": 311, "ppc64le": 271, "s390x": 280}
+
 # fmt: off
 #                        name              arguments                                         manual page
 _unshare       = _bind("unshare",          c_int)                                          # unshare(2)
@@ -94,6 +111,11 @@ _pivot_root    = _number("pivot_root",     {"aarch64": 41}.get(os.uname().machin
 _sethostname   = _bind("sethostname",      c_char_p, c_size_t)                             # sethostname(2)
 _socket        = _bind("socket",           c_int, c_int, c_int)                            # socket(2)
 _memfd_create  = _bind("memfd_create",     c_char_p, c_uint)                               # memfd_create(2)
+_prctl         = _bind("prctl",            c_int, c_ulong, c_ulong, c_ulong, c_ulong)      # prctl(2)
+_capget        = _bind("capget",           ctypes.POINTER(CapHeader), ctypes.POINTER(CapData))  # capget(2)
+_capset        = _bind("capset",           ctypes.POINTER(CapHeader), ctypes.POINTER(CapData))  # capset(2)
+_keyctl        = _number("keyctl",         _NR_KEYCTL.get(os.uname().machine, 219),
+                         c_int, c_ulong)                                                   # keyctl(2)
 _execveat      = _number("execveat",       {"aarch64": 281}.get(os.uname().machine, 322),
                          c_int, c_char_p, ctypes.POINTER(c_char_p),
                          ctypes.POINTER(c_char_p), c_int)                                  # execveat(2)
@@ -233,6 +255,45 @@ def execveat(fd: int, argv: Sequence[bytes], env: Sequence[bytes]) -> None:
     arguments = (c_char_p * (len(argv) + 1))(*argv, None)
     environment = (c_char_p * (len(env) + 1))(*env, None)
     _call(_execveat, fd, b"", arguments, environment, fl.AT_EMPTY_PATH, shown=(fd, "", argv, env, fl.AT_EMPTY_PATH))
+
+
+def capbset_read(capability: int) -> bool:
+    """Whether a capability is in the caller's bounding set; EINVAL: the kernel has none of that number.
+
+    See PR_CAPBSET_READ in prctl(2).
+    """
+    return bool(_call(_prctl, fl.PR_CAPBSET_READ, capability, 0, 0, 0, shown=("PR_CAPBSET_READ", capability)))
+
+
+def capbset_drop(capability: int) -> None:
+    """Take a capability out of the caller's bounding set, for good. Errors as :func:`capbset_read`."""
+    _call(_prctl, fl.PR_CAPBSET_DROP, capability, 0, 0, 0, shown=("PR_CAPBSET_DROP", capability))
+
+
+def capget() -> tuple[int, int, int]:
+    """The caller's effective, permitted and inheritable capabilities, one bit each. See capget(2)."""
+    data = CapData()
+    _call(_capget, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data), shown=())
+    return (
+        data.effective_high << 32 | data.effective_low,
+        data.permitted_high << 32 | data.permitted_low,
+        data.inheritable_high << 32 | data.inheritable_low,
+    )
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the caller's capabilities. What is not inheritable is not ambient either. See capset(2)."""
+    sets = (effective, permitted, inheritable)
+    data = CapData(*(one & 0xFFFF_FFFF for one in sets), *(one >> 32 for one in sets))
+    _call(
+        _capset, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data),
+        shown=(hex(effective), hex(permitted), hex(inheritable)),
+    )  # fmt: skip
+
+
+def join_new_session_keyring() -> None:
+    """Leave the session keyring for a new one without a name. See KEYCTL_JOIN_SESSION_KEYRING in keyctl(2)."""
+    _call(_keyctl, fl.KEYCTL_JOIN_SESSION_KEYRING, 0, shown=("KEYCTL_JOIN_SESSION_KEYRING", None))
 
 
 def open_tree(dir_fd: int, path: str, flags: OpenTreeFlag) -> int:

@@ -90,6 +90,7 @@ class Pod:
         userns: "auto", "keep-id" or a map, as for ``nsbox create --userns``.
         publish: "[IP:]HOST:POD[/udp]" each, as for ``nsbox create -p``.
         user: who runs `init`, as for ``nsbox create -u``.
+        cap_add, cap_drop, privileged: what its members may do, as for ``nsbox create --cap-add``.
     """
 
     def __init__(
@@ -117,6 +118,9 @@ class Pod:
         userns: str = "",
         publish: Iterable[str] = (),
         user: str | int | None = None,
+        cap_add: Iterable[str] = (),
+        cap_drop: Iterable[str] = (),
+        privileged: bool = False,
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
         spec = PodSpec(
@@ -136,6 +140,7 @@ class Pod:
             userns=parse.parse_userns(userns) if userns else "",
             user=_user(user),
             owner=parse.sudo_caller(os.environ) if userns else None,
+            rights=parse.parse_rights(cap_add, cap_drop, privileged),
         )
         if spec.user and not spec.init:
             raise SpecError("cannot use user: the pause is nobody's program")
@@ -188,7 +193,7 @@ class Pod:
     def detach(self, args: Args, **options: Any) -> int:
         """Start a member that outlives this program, with a log; return its host PID.
 
-        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user. See ``nsbox join -d``.
+        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user, cap_add, cap_drop, privileged. See ``nsbox join -d``.
         """
         answer = client.request("detach", target=self.name, spec=_member_spec(args, **options))
         message, _ = answer.first()
@@ -241,6 +246,9 @@ def _member_spec(
     share: Iterable[str] | None = None,
     hostname: str | None = None,
     user: str | int | None = None,
+    cap_add: Iterable[str] = (),
+    cap_drop: Iterable[str] = (),
+    privileged: bool = False,
 ) -> dict[str, Any]:
     root = _root(rootfs, volumes, tmpfs)
     spec = MemberSpec(
@@ -251,6 +259,7 @@ def _member_spec(
         workdir=None if cwd is None else os.fsencode(cwd),
         hostname=hostname,
         user=_user(user),
+        rights=parse.parse_rights(cap_add, cap_drop, privileged),
     )
     plain = member_spec_to_dict(spec)
     member_spec_from_dict(plain)  # checks every value
@@ -277,7 +286,8 @@ def popen(
             the member.
         stdin, stdout, stderr, text, encoding, errors, universal_newlines: as for subprocess.Popen.
         member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname,
-            user ("USER[:GROUP]", names and numbers of the member's root, or a number).
+            user ("USER[:GROUP]", names and numbers of the member's root, or a number),
+            cap_add, cap_drop, privileged.
 
     Raises:
         PodNotFound, PodDead: the target is not there. CommandError: it cannot be executed.

@@ -17,13 +17,13 @@ import signal
 import time
 from typing import TYPE_CHECKING, Callable, NoReturn
 
+from .. import capabilities
 from ..errors import NsboxError, PodExists
 from ..linux import mounts, namespaces, process, syscalls
 from ..net import loopback
-from ..privilege import attributes, idmaps
-from ..runas import parse_user
+from ..privilege import attributes, rights
 from ..spec import POD_KINDS, PodSpec, RootSpec
-from . import accounts, devices, execute, pause, rootfs, store
+from . import confine, devices, execute, pause, rootfs, store
 from .environment import base_environment
 from .files import CorruptFile
 from .pause import hold
@@ -114,6 +114,7 @@ def _intent(spec: PodSpec) -> PodRecord:
         vantage=store.vantage(),
         net=spec.net,
         sysctls=spec.sysctls,
+        rights=spec.rights,
     )
 
 
@@ -179,6 +180,8 @@ def _start(
         record = record._replace(pause=process.identify(pid))
         held.write(record)
         if "user" in kinds and users is None:
+            from ..privilege import idmaps
+
             idmaps.write_maps(pid)
         if net is not None:
             net.attach(record, pid, held.fd)
@@ -194,11 +197,12 @@ def _start(
             net.enter()
 
     entered = frozenset({"time"} if any(spec.time) else ()) | ({"user"} if spec.userns else frozenset())
+    become = confine.becoming(spec.user)
     maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(
             namespaces.flags_of(kinds - entered),
-            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds),
+            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become),
             doing=f"create pod {spec.name!r}",
             prepare=prepare,
             before_go=write_identity,
@@ -215,7 +219,9 @@ def _start(
     ), started
 
 
-def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool) -> NoReturn:
+def _pid_one(
+    spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool, become: confine.Become | None
+) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
     os.setsid()
     attributes.drop_groups()
@@ -228,18 +234,19 @@ def _pid_one(spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: 
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1
     launcher_fd = execute.launcher(spec.init, base_environment()) if spec.init else -1
-    user = parse_user(spec.user) if spec.user else None
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
     null_fd = rootfs.enter(spec.root, sources, devices.World(host_net=spec.net == "host", sysctls=spec.sysctls))
+    keep = capabilities.settle(spec.rights, chrooted=spec.root.chroot)
+    doing = f"create pod {spec.name!r}"
     if spec.init:
-        if spec.root.chroot:
-            attributes.drop_chroot_right()
-        home = accounts.become(user, maker_pidfd) if user is not None else b"/root"
+        home = confine.confine(keep, doing, become, parent_pidfd=maker_pidfd)
         execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher_fd)
     if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
         mounts.empty_root()
+    rights.require(keep, doing)  # said now, and not to the first member
+    confine.confine(capabilities.NOTHING, doing)
     if program_fd < 0:
         execute.stay_as_pause(hold.main, null_fd)
     execute.become_pause(program_fd, null_fd)

@@ -18,9 +18,8 @@ from ..linux import mounts, namespaces, process, syscalls
 from ..linux.flags import CloneFlag
 from ..net import loopback
 from ..privilege import attributes
-from ..runas import User, parse_user
 from ..spec import MemberSpec, RootSpec
-from . import accounts, devices, execute, rootfs, statedir, store
+from . import confine, devices, execute, rootfs, statedir, store
 from .environment import base_environment
 from .record import PodRecord
 from .target import Plan, Target, dead, plan
@@ -43,7 +42,7 @@ class Joining(NamedTuple):
     stdio: Stdio
     client_pidfd: int
     terminal: bool
-    user: User | None
+    become: confine.Become | None
     launcher_fd: int
 
 
@@ -78,7 +77,7 @@ def start(
         _pod_shm(target, todo) if own_root else -1,
         spec.hostname or (target.pod.hostname if target.pod else ""),
         stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
-        parse_user(spec.user) if spec.user else None,
+        confine.becoming(spec.user),
         execute.launcher(spec.argv, base_environment(spec.env)),
     )  # fmt: skip
     try:
@@ -217,11 +216,11 @@ def _become_member(joining: Joining) -> NoReturn:
         loopback.bring_up()
     null_fd = _enter_root(joining)
     stdio = joining.stdio(null_fd)
-    if _is_chrooted(joining):
-        attributes.drop_chroot_right()
-    home = b"/root"
-    if joining.user is not None:
-        home = accounts.become(joining.user, joining.client_pidfd, stdio[0] if joining.terminal else -1)
+    keep = confine.of_member(joining.target.pod, spec, _is_chrooted(joining))
+    home = confine.confine(
+        keep, f"join {joining.target.label}", joining.become,
+        parent_pidfd=joining.client_pidfd, terminal_fd=stdio[0] if joining.terminal else -1,
+    )  # fmt: skip
     _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
     env = base_environment(spec.env, terminal=joining.terminal, home=home)
     execute.become(spec.argv, env, stdio, joining.launcher_fd)

@@ -6,8 +6,11 @@ name the wrong process at most, and the identity check finds that.
 
 from typing import Any, NamedTuple
 
+from .. import decode
+from ..capabilities import Rights
+from ..errors import SpecError
 from ..linux.process import Identity
-from ..spec import ID_MAX, KIND_NAMES, Owner
+from ..spec import ID_MAX, KIND_NAMES, Owner, rights_from_dict
 from .files import CorruptFile
 
 VERSION = 1
@@ -34,6 +37,7 @@ class PodRecord(NamedTuple):
         userns: "auto", "keep-id" or "map", or "" for a pod without ranges of ids.
         uid_map: (inside, outside, how many) each: ids that no other pod may get. gid_map: the same.
         owner: the ordinary user to whom root gave the user namespace, or None.
+        rights: those of its members, as in PodSpec.
     """
 
     id: str
@@ -57,6 +61,7 @@ class PodRecord(NamedTuple):
     uid_map: tuple[tuple[int, int, int], ...] = ()
     gid_map: tuple[tuple[int, int, int], ...] = ()
     owner: Owner | None = None
+    rights: Rights = Rights()
 
 
 class MemberRecord(NamedTuple):
@@ -91,6 +96,7 @@ def pod_to_dict(record: PodRecord) -> dict[str, Any]:
         "labels": dict(record.labels),
         "sysctls": dict(record.sysctls),
         "owner": list(record.owner) if record.owner else None,
+        "rights": decode.plain(record.rights),
     }
 
 
@@ -128,6 +134,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         uid_map=_id_map(data, "uid_map"),
         gid_map=_id_map(data, "gid_map"),
         owner=_owner(data),
+        rights=_rights(data.get("rights", {})),  # nor had all of them these
     )
 
 
@@ -232,6 +239,13 @@ def _strings(data: dict[str, Any], key: str) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in value):
         raise CorruptFile(f"{key}: wrong type")
     return tuple(value)
+
+
+def _rights(value: Any) -> Rights:
+    try:
+        return rights_from_dict(value)
+    except SpecError:
+        raise CorruptFile("rights: wrong type") from None
 
 
 def _kinds(data: dict[str, Any]) -> tuple[tuple[str, int], ...]:

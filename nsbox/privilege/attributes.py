@@ -81,14 +81,6 @@ def read_as_others_do() -> None:
     prctl.cap_effective.drop("dac_override", "dac_read_search")
 
 
-def drop_chroot_right() -> None:
-    """Give up CAP_SYS_CHROOT for good, so that a plain chroot cannot be left by a second one."""
-    prctl.cap_effective.drop("sys_chroot")
-    prctl.cap_permitted.drop("sys_chroot")
-    prctl.cap_inheritable.drop("sys_chroot")
-    prctl.capbset.drop("sys_chroot")
-
-
 def drop_groups() -> None:
     """Leave the caller's supplementary groups behind. See setgroups(2).
 

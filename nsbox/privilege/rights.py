@@ -1,23 +1,96 @@
-"""Giving up what root may do. See capabilities(7)."""
+"""Giving up what a process may do, before it becomes another program. See capabilities(7).
+
+By calls of our own, not python-prctl's: a newer kernel has capabilities which that does not know,
+and they are to be dropped first of all.
+"""
+
+import errno
 
 import prctl  # type: ignore[import-untyped]
+
+from ..capabilities import NAMES, NOTHING, SETPCAP, Keep
+from ..errors import NsboxError
+from ..linux import syscalls
+
+
+def require(keep: Keep, doing: str) -> None:
+    """See that the caller has what is asked for by name, here and after execve(2).
+
+    Args:
+        doing: what it is for, in words, for the error message.
+
+    Raises:
+        NsboxError: it lacks something.
+    """
+    if not keep.named:
+        return
+    permitted = syscalls.capget()[1]
+    for number, name in enumerate(NAMES):
+        if keep.named >> number & 1 and not (permitted >> number & 1 and _in_bounding_set(number)):
+            raise NsboxError(
+                f"cannot {doing} with CAP_{name}: nsbox does not have that itself",
+                hint="a container, or what else started nsbox, keeps it back; or the kernel is too old for it",
+            )
+
+
+def _in_bounding_set(number: int) -> bool:
+    try:
+        return syscalls.capbset_read(number)
+    except OSError:  # the kernel has none of that number
+        return False
+
+
+def cut_bounding_set(keep: Keep) -> None:
+    """Drop all but `keep` from what execve(2) could ever give the caller. See capabilities(7).
+
+    To be called while the caller has CAP_SETPCAP, so before it becomes an ordinary user. Who never
+    had it keeps the set as it is: with no_new_privs nothing comes out of it any more.
+
+    Raises:
+        OSError: the set cannot be cut, and nothing else would limit the program.
+    """
+    if keep.no_new_privs and not syscalls.capget()[0] >> SETPCAP & 1:
+        return
+    try:
+        for number in range(64):  # the last one is found by trying: there may be no /proc here to ask
+            if keep.bits >> number & 1:
+                syscalls.capbset_read(number)
+            else:
+                syscalls.capbset_drop(number)
+    except OSError as err:
+        if err.errno != errno.EINVAL:
+            raise
+
+
+def keep_only(keep: Keep) -> None:
+    """Give up all capabilities but `keep`, none of them inheritable or ambient.
+
+    What the caller does not have, as after it became an ordinary user, is not asked for.
+    """
+    bits = keep.bits & syscalls.capget()[1]
+    syscalls.capset(bits, bits, 0)
+    if keep.no_new_privs:
+        prctl.set_no_new_privs(1)
 
 
 def give_up_all() -> None:
     """Give up every capability of the caller for good, and what execve(2) could bring back.
 
-    The bounding set stays where the caller has no CAP_SETPCAP to empty it; with PR_SET_NO_NEW_PRIVS
-    nothing comes out of it any more.
-
     Raises:
         OSError: a capability stays.
     """
-    prctl.set_no_new_privs(1)
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        last = int(file.read())  # the kernel may be older than python-prctl
-    known = [cap for cap in prctl.ALL_CAPS if cap <= last]
+    cut_bounding_set(NOTHING)
+    keep_only(NOTHING)
+
+
+def leave_session_keyring() -> None:
+    """Leave the session keyring of whoever called nsbox for a new, empty one. See session-keyring(7).
+
+    Where the kernel has no keys nothing is left behind; nor where a filter of system calls
+    around us forbids keyctl(2): what comes of us cannot call it either.
+    """
     try:
-        prctl.capbset.drop(*known)
-    except PermissionError:
-        pass
-    prctl.set_caps(*((known, flag, False) for flag in prctl.ALL_FLAGS))
+        syscalls.join_new_session_keyring()
+    except OSError as err:
+        if err.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
