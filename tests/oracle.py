@@ -50,7 +50,7 @@ def calls_of(log: str) -> dict[str, list[str]]:
         if call.startswith("<..."):
             lines[-1] += call.partition("resumed>")[2]
         else:
-            lines.append(call.removesuffix("<unfinished ...>").removesuffix("<detached ...>"))
+            lines.append(call.removesuffix("<detached ...>").removesuffix("<unfinished ...>").rstrip())
     return tasks
 
 

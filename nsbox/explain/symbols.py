@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..capabilities import NAMES
 from ..linux import flags as fl
 
 Show = Callable[[Any], str]
@@ -145,17 +146,9 @@ def ioctl_argument(request: int, argument: object) -> str:
     return str(argument)
 
 
-_CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
-    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE "
-    "SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
-    "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()  # linux/capability.h, from bit 0
-
-
 def capability(number: int) -> str:
     """CAP_SYS_ADMIN and so on."""
-    return f"CAP_{_CAPABILITIES[number]}" if number < len(_CAPABILITIES) else str(number)
+    return f"CAP_{NAMES[number]}" if number < len(NAMES) else f"{number:#x} /* CAP_??? */"
 
 
 def capabilities(value: int) -> str:

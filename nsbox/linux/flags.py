@@ -75,6 +75,7 @@ F_SEAL_ALL = 0xF  # SEAL, SHRINK, GROW, WRITE: nobody can change the bytes any m
 # prctl(2), capget(2): linux/prctl.h, linux/capability.h
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
 LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
 # keyctl(2), linux/keyctl.h
 KEYCTL_JOIN_SESSION_KEYRING = 1

@@ -270,6 +270,11 @@ def capbset_drop(capability: int) -> None:
     _call(_prctl, fl.PR_CAPBSET_DROP, capability, 0, 0, 0, shown=("PR_CAPBSET_DROP", capability))
 
 
+def set_no_new_privs() -> None:
+    """No execve(2) gives the caller, or what comes of it, more rights. See PR_SET_NO_NEW_PRIVS in prctl(2)."""
+    _call(_prctl, fl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, shown=("PR_SET_NO_NEW_PRIVS", 1, 0, 0, 0))
+
+
 def capget() -> tuple[int, int, int]:
     """The caller's effective, permitted and inheritable capabilities, one bit each. See capget(2)."""
     data = CapData()
@@ -287,7 +292,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     data = CapData(*(one & 0xFFFF_FFFF for one in sets), *(one >> 32 for one in sets))
     _call(
         _capset, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data),
-        shown=(hex(effective), hex(permitted), hex(inheritable)),
+        shown=sets,
     )  # fmt: skip
 
 

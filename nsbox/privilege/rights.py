@@ -6,8 +6,6 @@ and they are to be dropped first of all.
 
 import errno
 
-import prctl  # type: ignore[import-untyped]
-
 from ..capabilities import NAMES, NOTHING, SETPCAP, Keep
 from ..errors import NsboxError
 from ..linux import syscalls
@@ -70,7 +68,7 @@ def keep_only(keep: Keep) -> None:
     bits = keep.bits & syscalls.capget()[1]
     syscalls.capset(bits, bits, 0)
     if keep.no_new_privs:
-        prctl.set_no_new_privs(1)
+        syscalls.set_no_new_privs()
 
 
 def give_up_all() -> None:
