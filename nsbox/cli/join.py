@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             return _detach(found, spec, args)
         from ..pod import attach
 
-        return exit_status_of(attach.run(found, spec, tty=tty))
+        return exit_status_of(attach.run_as_client(found, spec, tty=tty))
     finally:
         found.close()
 

@@ -57,7 +57,7 @@ def _join(name: str, member: MemberSpec, *, tty: bool) -> int:
 
     found = target.find(name)
     try:
-        return exit_status_of(attach.run(found, member, tty=tty))
+        return exit_status_of(attach.run_as_client(found, member, tty=tty))
     finally:
         found.close()
 

@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple
 
 from ..errors import NsboxError
 from ..linux import process, relay, terminal
+from ..privilege import attributes
 from ..spec import MemberSpec
 from . import member
 from .target import Target
@@ -69,6 +70,15 @@ def run(
         return _run_on_pipes(target, spec, fds, started_here)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+
+
+def run_as_client(target: Target, spec: MemberSpec, *, tty: bool) -> int:
+    """As :func:`run`, with the caller's streams, for a command line.
+
+    It takes the name by which nsbox rm knows whom it may continue: see zombies.py.
+    """
+    attributes.set_name("nsbox")
+    return run(target, spec, tty=tty)
 
 
 def _hold_signals(_pid: int) -> None:

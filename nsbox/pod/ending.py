@@ -12,7 +12,7 @@ from typing import Callable, Iterator, NamedTuple
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import inside, members, store
+from . import inside, members, store, zombies
 from .record import MemberRecord, PodRecord
 
 _PAUSE_TIMEOUT_S = 1.0
@@ -179,10 +179,21 @@ def _end_pid_one(record: PodRecord, pause_fd: int, deadline: float, say: Say) ->
         patience_s = max(0.0, deadline - time.monotonic()) if _obeys_term(record) else 0.0
         if patience_s > _QUIET_S and not process.has_ended(pause_fd, _QUIET_S):
             say(f"waiting for PID 1 of pod {record.name!r} to end, {patience_s:g} s at most")
-    if not process.has_ended(pause_fd, patience_s):
+    if not _has_ended(record, pause_fd, patience_s):
         process.send_signal(pause_fd, signal.SIGKILL)
-        if not process.has_ended(pause_fd, _KILL_TIMEOUT_S):
-            raise NsboxError(f"cannot end pod {record.name!r}: {_blocker(record)}")
+        if not _has_ended(record, pause_fd, _KILL_TIMEOUT_S):
+            reason, hint = zombies.blocker(record)
+            raise NsboxError(f"cannot end pod {record.name!r}: {reason}", hint=hint)
+
+
+def _has_ended(record: PodRecord, pause_fd: int, timeout_s: float) -> bool:
+    """Wait for PID 1; meanwhile who has to collect a member, and is stopped, is continued."""
+    deadline = time.monotonic() + timeout_s
+    while not process.has_ended(pause_fd, max(0.0, min(_ROUND_S, deadline - time.monotonic()))):
+        if time.monotonic() >= deadline:
+            return False
+        zombies.wake_parents(record)
+    return True
 
 
 def _obeys_term(record: PodRecord) -> bool:
@@ -196,16 +207,6 @@ def _obeys_term(record: PodRecord) -> bool:
         return bool(inside.signals_awaited(record.pause.pid) & (1 << (signal.SIGTERM - 1)))
     except OSError:
         return False
-
-
-def _blocker(record: PodRecord) -> str:
-    """Who keeps a PID namespace from going away: a zombie is collected by its parent or tracer first."""
-    for one in inside.processes(record):
-        if record.pause is None or one.pid != record.pause.pid:
-            if one.state == "Z":
-                return f"process {one.pid} has ended, and its parent {one.ppid} or a tracer does not collect it"
-            return f"process {one.pid} ({one.state}) does not go away"
-    return "its PID 1 does not go away"
 
 
 def _end_recorded_members(record: PodRecord) -> None:

@@ -138,6 +138,14 @@ def status_of(pid: int, tid: int | None = None) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.split("\n"))}
 
 
+def tracer_of(pid: int) -> int:
+    """Who traces a process, also a zombie; 0 if nobody does, or it has gone. See ptrace(2)."""
+    try:
+        return int(status_of(pid)["TracerPid"])
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
 def signals_awaited(pid: int) -> int:
     """The mask of signals that a process catches or blocks. See proc_pid_status(5)."""
     status = status_of(pid)
