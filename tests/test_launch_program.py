@@ -20,49 +20,63 @@ from test_pause_program import CHECKOUT, _cannot_run, need
 
 from nsbox.pod import launch
 
-# Gives its own descriptor argv[1] the number 3, closes it where that is "-", and becomes argv[2:].
+# Becomes argv[2:], with the descriptors in argv[1] alone besides 0 to 2.
 AS_NSBOX = """
 import os, sys
-report = sys.argv[1]
-if report == "-":
-    os.closerange(3, 100)
-elif report != "3":
-    os.dup2(int(report), 3, inheritable=True)
-    os.close(int(report))
+keep = {int(word) for word in sys.argv[1].split(",") if word}
+for fd in range(3, 100):
+    if fd not in keep:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
 os.execve(sys.argv[2], sys.argv[3:], os.environb)
 """
 REFUSAL = b"nsbox: cannot run this command: execve: it leads to /proc/self/exe, which is no program of the pod\n"
+EXECVE = 4
 
 
 class Launch:
     """The program of one machine, written to a file and started as nsbox starts it."""
 
     def __init__(self, machine: str, tmp_path: Path) -> None:
-        self.machine, self.path, self.emulator = machine, tmp_path / "launch", []
+        self.machine, self.path, self.emulator = machine, tmp_path / "launch", ""
         if machine != platform.machine():
             need(f"qemu-{machine}-static")
-            self.emulator = [shutil.which(f"qemu-{machine}-static"), "-0"]
+            self.emulator = shutil.which(f"qemu-{machine}-static")
 
-    def run(self, candidates, argv, *, env={}, with_report=True):
-        """What the launched command said and how it ended, and the errno in the report, or None."""
-        built = launch.program([os.fsencode(one) for one in candidates], self.machine)
+    def start(self, candidates, argv, *, fds, env={}, what=0, filter=None, pass_fds=None, **kw):
+        """The process of the program; `fds` are what launch.descriptors() takes."""
+        built = launch.program([os.fsencode(one) for one in candidates], what, filter, self.machine)
         assert built is not None
-        self.path.write_bytes(built)
+        image = bytearray(built.image)
+        numbers = launch.descriptors(*fds)
+        image[built.descriptors_at : built.descriptors_at + len(numbers)] = numbers
+        self.path.write_bytes(image)
         self.path.chmod(0o755)
+        start = [self.path, *argv]
+        if self.emulator:  # its -0 sets the argv[0] of the program
+            start = [self.emulator, self.emulator, "-0", argv[0], self.path, *argv[1:]]
+        pass_fds = list(fds) if pass_fds is None else pass_fds
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", AS_NSBOX, ",".join(map(str, pass_fds)), *start],
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=pass_fds, **kw)  # fmt: skip
+
+    def run(self, candidates, argv, *, with_report=True, **kw):
+        """What the launched command said and how it ended; and what execve gave by the report, or None."""
         report_r, report_w = os.pipe()
-        try:
-            start = [self.path, *argv]
-            if self.emulator:  # its -0 sets the argv[0] of the program
-                start = [self.emulator[0], self.emulator[0], "-0", argv[0], self.path, *argv[1:]]
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", AS_NSBOX, str(report_w) if with_report else "-", *start],
-                env=env, capture_output=True, pass_fds=[report_w], timeout=60)
-        finally:
-            os.close(report_w)
-            with open(report_r, "rb") as file:
-                report = file.read()
-        assert len(report) in (0, 4), report
-        return done, int.from_bytes(report, sys.byteorder) if report else None
+        process = self.start(candidates, argv, fds=[report_w], pass_fds=[report_w] if with_report else [], **kw)
+        os.close(report_w)
+        out, err = process.communicate(timeout=60)
+        report = read_all(report_r)
+        assert report == b"" or struct.unpack("=II", report)[0] == EXECVE, report
+        done = subprocess.CompletedProcess(argv, process.returncode, out, err)
+        return done, struct.unpack("=II", report)[1] if report else None
+
+
+def read_all(fd):
+    with open(fd, "rb") as file:
+        return file.read()
 
 
 @pytest.fixture(params=launch.MACHINES)
@@ -88,17 +102,18 @@ def test_the_kept_bytes_are_what_the_source_assembles_to(machine):
 @pytest.mark.parametrize("machine", launch.MACHINES)
 def test_a_program_is_small_and_writes_to_no_executable_page(machine):
     """Red when: `.skip 1024` stands before `end:`, or p_flags of a segment is 7."""
-    built = launch.program([], machine)
-    assert built is not None and len(built) < 1024
+    assert launch.program([], machine=machine) is not None
+    built = launch.program([], machine=machine).image
+    assert len(built) < 1024
     assert struct.unpack_from("<II", built, 64) == (1, 0b101)  # PT_LOAD, read and execute
     assert struct.unpack_from("<II", built, 120) == (0x6474E551, 0b110)  # PT_GNU_STACK, no execute
 
 
 def test_there_is_a_program_for_this_machine_and_none_for_an_unknown_one():
     """Red when: program() looks for any name it is given, or forgets uname."""
-    assert launch.program([b"x"], "m68k") is None
-    assert launch.program([b"x"], "../launch/x86_64") is None
-    assert launch.program([b"x"]) == launch.program([b"x"], platform.machine())
+    assert launch.program([b"x"], machine="m68k") is None
+    assert launch.program([b"x"], machine="../launch/x86_64") is None
+    assert launch.program([b"x"]) == launch.program([b"x"], machine=platform.machine())
 
 
 def test_the_command_gets_its_arguments_and_environment_byte_for_byte(launched):
@@ -115,7 +130,7 @@ def test_the_command_gets_its_arguments_and_environment_byte_for_byte(launched):
 
 
 def test_the_command_does_not_get_the_report(launched):
-    """Red when: the program does not mark descriptor 3."""
+    """Red when: the program does not mark the report."""
     done, report = launched([shutil.which("ls")], ["ls", "/proc/self/fd"])
     assert (done.stdout, report) == (b"0\n1\n2\n3\n", None)  # 3 is the directory that ls reads
 
@@ -138,7 +153,7 @@ def test_one_that_may_not_be_run_is_passed_over_for_a_later_one(launched, tmp_pa
 
 
 def test_where_there_is_none_the_error_is_told(launched, tmp_path):
-    """Red when: the report is not written, or written with another length."""
+    """Red when: the report is not written, or told with another length."""
     assert launched([tmp_path / "none"], ["x"])[1] == errno.ENOENT
     assert launched([], ["x"])[1] == errno.ENOENT
 
@@ -159,7 +174,7 @@ def test_a_long_list_is_read_to_its_end(launched, tmp_path):
 
 
 def test_A05_the_program_does_not_work_for_anybody_but_nsbox(launched, tmp_path):
-    """Red when: it goes on where there is no descriptor 3."""
+    """Red when: it goes on where there is no report."""
     fine = script(tmp_path / "fine", "#!/bin/sh\necho fine\n")
     done, _ = launched([fine], ["x"], with_report=False)
     assert (done.stdout, done.stderr, done.returncode) == (b"", REFUSAL, 126)
@@ -167,7 +182,7 @@ def test_A05_the_program_does_not_work_for_anybody_but_nsbox(launched, tmp_path)
 
 @pytest.mark.parametrize("first_line", ["#!/proc/self/exe", "#!/proc/self/exe -c"])
 def test_A05_a_script_that_is_run_by_the_program_itself_is_refused(tmp_path, first_line):
-    """Natively: under qemu the link leads to qemu. Red when: it goes on where there is no descriptor 3."""
+    """Natively: under qemu the link leads to qemu. Red when: it goes on where there is no report."""
     if platform.machine() not in launch.MACHINES:
         _cannot_run(f"no program for {platform.machine()}")
     looping = script(tmp_path / "looping", f"{first_line}\n")

@@ -69,7 +69,7 @@ _PROCESSES = {
     "execve": Call((_TEXT, sym.words, sym.environment), "execve(2)",
                    "become the user's program; descriptors marked close-on-exec are closed"),
     "execveat": Call((_FD, _TEXT, sym.words, sym.environment, _AT), "execveat(2)",
-                     "become the program in the sealed file: no file of the host is behind /proc/PID/exe"),
+                     why_.why_execveat),
     "pidfd_open": Call((_NUMBER, _NUMBER), "pidfd_open(2)",
                        "a descriptor of this very process: its number may be another's one day", plumbing=True),
     "pidfd_send_signal": Call((_FD, sym.signal_name, _TEXT, _NUMBER), "pidfd_send_signal(2), signal(7)",

@@ -158,6 +158,13 @@ def why_signal(args: Sequence[Any], _doing: str) -> str:
     return f"{_SIGNALS.get(int(args[1]), 'a signal')}, {_PIDFD}"
 
 
+def why_execveat(args: Sequence[Any], _doing: str) -> str:
+    sealed = "from a sealed file in memory: no file of the host is behind /proc/PID/exe"
+    if list(args[2]) == [b"pause"]:
+        return f"become the pause, {sealed}"
+    return f"become the launcher, which executes the command (tried in each directory of its PATH), {sealed}"
+
+
 def why_close_range(args: Sequence[Any], _doing: str) -> str:
     if args[2]:
         return "no descriptor of ours goes into the program: execve(2) closes them"

@@ -5,10 +5,10 @@ Signals go to pidfds, never to a number read from a file.
 """
 
 import errno
-import fcntl
 import os
 import select
 import signal
+import struct
 import sys
 from typing import Callable, Iterable, NamedTuple, NoReturn
 
@@ -18,7 +18,7 @@ from .flags import CloneFlag
 
 EXIT_SETUP_FAILED = 125
 _ALIVE_REPORT = b"."  # "set-up is done, the next call is execve": then an end of file is success
-_ERRNO_BYTES = 4
+_TOLD = struct.Struct("=II")
 
 Child = Callable[[], None]
 
@@ -147,7 +147,7 @@ def spawn_in(
     doing: str,
     prepare: Child | None = None,
     before_go: Callable[[int], None] | None = None,
-    refused: Callable[[int], errors.NsboxError] | None = None,
+    told: Callable[[int, int], errors.NsboxError] | None = None,
 ) -> Spawned:
     """Start a process in new namespaces and return when it has called execve(2).
 
@@ -160,7 +160,7 @@ def spawn_in(
         doing: what this is for, in words, for the error message.
         prepare: runs in the middle process, to join namespaces.
         before_go: runs here with the child's PID while the child waits.
-        refused: the error for an errno that the child's program told in place of an end of file.
+        told: the error for two numbers that the child's program reported.
 
     Raises:
         NsboxError: some step failed; the child is gone and collected.
@@ -196,7 +196,7 @@ def spawn_in(
                 os.write(go_w, b"g")
             except BrokenPipeError:
                 pass  # killed by now: then there is no report either
-            _check_report(_read_all(report_r), doing, refused)
+            _check_report(_read_all(report_r), doing, told)
         except BaseException:
             kill_and_reap(started)
             os.close(started.pidfd)
@@ -247,18 +247,18 @@ def _run(child: Child, report_w: int, doing: str) -> NoReturn:
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def about_to_exec(report_fd: int = -1) -> None:
-    """Tell the parent that set-up is done: what comes now is execve(2) or its error.
-
-    Args:
-        report_fd: for a program that will execute another one: the number under which it finds the
-            report. It is to close that on success, or to write the errno, four bytes.
-    """
-    global _report_fd
+def about_to_exec() -> None:
+    """Tell the parent that set-up is done: what comes now is execve(2) or its error."""
     os.write(_report_fd, _ALIVE_REPORT)
-    if report_fd >= 0:
-        _report_fd = fcntl.fcntl(_report_fd, fcntl.F_DUPFD_CLOEXEC, report_fd + 1)
-        os.dup2(_report_fd, report_fd, inheritable=True)
+
+
+def hand_over_report() -> int:
+    """Let the program that comes next report, too; return the descriptor on which it is to.
+
+    It closes that on success, or writes two numbers of four bytes: for `told` of :func:`spawn_in`.
+    """
+    os.set_inheritable(_report_fd, True)
+    return _report_fd
 
 
 def reset_signals() -> None:
@@ -306,13 +306,13 @@ def _read_all(fd: int) -> bytes:
 
 
 def _check_report(
-    report: bytes, doing: str, refused: Callable[[int], errors.NsboxError] | None = None
+    report: bytes, doing: str, told: Callable[[int, int], errors.NsboxError] | None = None
 ) -> None:
     if report == _ALIVE_REPORT:
         return
     detail = report.removeprefix(_ALIVE_REPORT)
-    if refused is not None and len(detail) == _ERRNO_BYTES:
-        raise refused(int.from_bytes(detail, sys.byteorder))
+    if told is not None and len(detail) == _TOLD.size:
+        raise told(*_TOLD.unpack(detail))
     if detail:
         raise trouble.decode(detail)
     raise errors.NsboxError(f"cannot {doing}: the new process was killed while it was set up")

@@ -206,7 +206,7 @@ def _start(
             doing=f"create pod {spec.name!r}",
             prepare=prepare,
             before_go=write_identity,
-            refused=lambda code: execute.refusal(spec.init[0], code),
+            told=lambda *report: execute.told(spec.init[0], *report),
         )
     finally:
         if maker_pidfd >= 0:
@@ -233,7 +233,7 @@ def _pid_one(
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1
-    launcher_fd = execute.launcher(spec.init, base_environment()) if spec.init else -1
+    launcher = execute.launcher(spec.init, base_environment()) if spec.init else None
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
@@ -242,7 +242,7 @@ def _pid_one(
     doing = f"create pod {spec.name!r}"
     if spec.init:
         home = confine.confine(keep, doing, become, parent_pidfd=maker_pidfd)
-        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher_fd)
+        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher)
     if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
         mounts.empty_root()
     rights.require(keep, doing)  # said now, and not to the first member

@@ -4,9 +4,9 @@ import errno
 import fcntl
 import os
 import signal
-from typing import Callable, Mapping, NoReturn, Sequence
+from typing import Callable, Mapping, NamedTuple, NoReturn, Sequence
 
-from ..errors import EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, CommandError
+from ..errors import EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, CommandError, NsboxError
 from ..linux import process, syscalls
 from ..linux.flags import F_ADD_SEALS, F_SEAL_ALL
 from ..privilege import attributes
@@ -25,12 +25,21 @@ _HINTS = {
 
 def sealed_program(name: str, program: bytes) -> int:
     """A descriptor of an executable file in memory that nobody can change. See memfd_create(2)."""
+    fd = _program_in_memory(name, program)
+    _seal(fd)
+    return fd
+
+
+def _program_in_memory(name: str, program: bytes) -> int:
     fd = syscalls.memfd_create(name)
     view = memoryview(program)
     while view:
         view = view[os.write(fd, view) :]
-    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_ALL)
     return fd
+
+
+def _seal(fd: int) -> None:
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_ALL)
 
 
 def become_pause(program_fd: int, null_fd: int) -> NoReturn:
@@ -60,22 +69,29 @@ def stay_as_pause(main: Callable[[], NoReturn], null_fd: int) -> NoReturn:
     main()
 
 
-def launcher(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
-    """A descriptor of a sealed program for :func:`become`; -1 on a machine that has none.
+class Launcher(NamedTuple):
+    """A program in memory that becomes the user's, not yet sealed: see launch.Built."""
+
+    fd: int
+    descriptors_at: int
+
+
+def launcher(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> Launcher | None:
+    """The program for :func:`become`; None on a machine that has none.
 
     Made while the caller still is who made the pod: then the kernel lets nobody in there look into
     the process that runs it, whatever rights he has over the pod's user namespace.
     """
-    program = launch.program(_candidates(argv[0], env))
-    if program is None:
-        return -1
-    fd = sealed_program("launch", program)
+    built = launch.program(_candidates(argv[0], env))
+    if built is None:
+        return None
+    fd = _program_in_memory("launch", built.image)
     os.fchmod(fd, _EXECUTE_ONLY)
-    return fd
+    return Launcher(fd, built.descriptors_at)
 
 
 def become(
-    argv: Sequence[bytes], env: Mapping[bytes, bytes], stdio: tuple[int, int, int], launcher_fd: int
+    argv: Sequence[bytes], env: Mapping[bytes, bytes], stdio: tuple[int, int, int], launcher: Launcher | None
 ) -> NoReturn:
     """Turn the caller into the user's program, searched for in the PATH of `env`.
 
@@ -83,20 +99,21 @@ def become(
     meanwhile: a script of the pod that names this as its interpreter is run by that.
 
     Args:
-        launcher_fd: what :func:`launcher` made of the same words; -1 for none.
+        launcher: what :func:`launcher` made of the same words.
 
     Raises:
         CommandError: not found (127) or not executable (126).
     """
-    launcher_fd = _above_report(launcher_fd)
     _take_stdio(stdio)
     process.reset_signals()
-    if launcher_fd < 0:
+    if launcher is None:
         process.about_to_exec()
         raise refusal(argv[0], _try_all(argv, env))
-    attributes.read_as_others_do()  # the launcher is executable only, and so hidden from its start on
-    process.about_to_exec(launch.REPORT_FD)
-    raise refusal(argv[0], _try_launcher(launcher_fd, argv, env))
+    os.pwrite(launcher.fd, launch.descriptors(process.hand_over_report()), launcher.descriptors_at)
+    _seal(launcher.fd)
+    attributes.read_as_others_do()  # it may be executed only, and so is hidden from its start on
+    process.about_to_exec()
+    raise refusal(argv[0], _try_launcher(launcher.fd, argv, env))
 
 
 def _try_launcher(launcher_fd: int, argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
@@ -105,11 +122,6 @@ def _try_launcher(launcher_fd: int, argv: Sequence[bytes], env: Mapping[bytes, b
     except OSError as err:
         return err.errno or 0  # as with the command's own execve: too many arguments, or no memory
     raise AssertionError("execveat returned")
-
-
-def _above_report(fd: int) -> int:
-    """The same file under a number that is not the one of the launcher's report."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, launch.REPORT_FD + 1) if fd >= 0 else -1
 
 
 def _take_stdio(stdio: tuple[int, int, int]) -> None:
@@ -144,6 +156,16 @@ def _try_all(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
                 if err.errno != errno.EACCES:  # found, and not to be run: look no further
                     break
     return worst
+
+
+def told(command: bytes, step: int, code: int) -> NsboxError:
+    """The error for what a launcher reported."""
+    call = launch.STEPS.get(step, "")
+    if call == "execve":
+        return refusal(command, code)
+    failure = NsboxError(f"cannot start {os.fsdecode(command)!r}")
+    failure.__cause__ = OSError(code, f"{call}: {os.strerror(code)}")
+    return failure
 
 
 def refusal(command: bytes, code: int) -> CommandError:

@@ -43,7 +43,7 @@ class Joining(NamedTuple):
     client_pidfd: int
     terminal: bool
     become: confine.Become | None
-    launcher_fd: int
+    launcher: execute.Launcher | None
 
 
 def start(
@@ -90,7 +90,7 @@ def start(
     finally:
         if sources is not None:
             sources.close()
-        for fd in (joining.shm_fd, joining.client_pidfd, joining.launcher_fd):
+        for fd in (joining.shm_fd, joining.client_pidfd, joining.launcher.fd if joining.launcher else -1):
             if fd >= 0:
                 os.close(fd)
 
@@ -142,7 +142,7 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
             doing=f"join {target.label}",
             prepare=lambda: _enter_namespaces(target, joining.plan),
             before_go=before_go,
-            refused=lambda code: execute.refusal(joining.spec.argv[0], code),
+            told=lambda *report: execute.told(joining.spec.argv[0], *report),
         )
     except NsboxError as err:
         cause = err.__cause__
@@ -223,7 +223,7 @@ def _become_member(joining: Joining) -> NoReturn:
     )  # fmt: skip
     _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
     env = base_environment(spec.env, terminal=joining.terminal, home=home)
-    execute.become(spec.argv, env, stdio, joining.launcher_fd)
+    execute.become(spec.argv, env, stdio, joining.launcher)
 
 
 def _is_chrooted(joining: Joining) -> bool:
