@@ -22,7 +22,8 @@ OF_MEMBERS = frozenset({
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
     "NET_BIND_SERVICE", "AUDIT_WRITE", "SETFCAP",
 })  # fmt: skip
-EVERY = 2**64 - 1  # those too that have no name yet
+MOST = 64  # as many as capset(2) has room for
+EVERY = 2**MOST - 1  # those too that have no name yet
 SETPCAP = NAMES.index("SETPCAP")
 
 

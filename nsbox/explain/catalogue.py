@@ -92,6 +92,8 @@ _RIGHTS = {
                    "the capabilities that the process has from here on",
                    form="{{version=_LINUX_CAPABILITY_VERSION_3, pid=0}}, "
                         "{{effective={}, permitted={}, inheritable={}}}"),
+    "prlimit64": Call((_NUMBER, str, str, _TEXT), "prlimit(2), core(5)",
+                      "no core file, which would hold the program's memory"),
     "keyctl": Call((str, _TEXT), "keyctl(2), session-keyring(7)",
                    "a session keyring of its own: the keys of who called nsbox stay outside"),
     "write": Call((_FD, _TEXT, _NUMBER), "user_namespaces(7), proc(5)", why_.why_write, fds=(0,)),

@@ -77,6 +77,8 @@ PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
+# setrlimit(2), asm-generic/resource.h: the same number on all machines that have the small pause
+RLIMIT_CORE = 4
 # keyctl(2), linux/keyctl.h
 KEYCTL_JOIN_SESSION_KEYRING = 1
 # fsopen(2), fsconfig(2), linux/mount.h

@@ -114,6 +114,7 @@ _memfd_create  = _bind("memfd_create",     c_char_p, c_uint)                    
 _prctl         = _bind("prctl",            c_int, c_ulong, c_ulong, c_ulong, c_ulong)      # prctl(2)
 _capget        = _bind("capget",           ctypes.POINTER(CapHeader), ctypes.POINTER(CapData))  # capget(2)
 _capset        = _bind("capset",           ctypes.POINTER(CapHeader), ctypes.POINTER(CapData))  # capset(2)
+_prlimit       = _bind("prlimit64",        c_int, c_uint, ctypes.POINTER(c_uint64 * 2), ctypes.c_void_p)  # prlimit(2)
 _keyctl        = _number("keyctl",         _NR_KEYCTL.get(os.uname().machine, 219),
                          c_int, c_ulong)                                                   # keyctl(2)
 _execveat      = _number("execveat",       {"aarch64": 281}.get(os.uname().machine, 322),
@@ -294,6 +295,15 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         _capset, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data),
         shown=sets,
     )  # fmt: skip
+
+
+def forbid_core_files() -> None:
+    """No core file is written of the caller and what comes of it, whatever they ask for. See core(5).
+
+    See RLIMIT_CORE in setrlimit(2); CAP_SYS_RESOURCE takes it back.
+    """
+    none = (c_uint64 * 2)(0, 0)  # soft, hard
+    _call(_prlimit, 0, fl.RLIMIT_CORE, none, None, shown=(0, "RLIMIT_CORE", "{rlim_cur=0, rlim_max=0}", None))
 
 
 def join_new_session_keyring() -> None:

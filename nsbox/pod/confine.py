@@ -1,10 +1,10 @@
 """What a member, or a program of the user's as PID 1, may do: the last steps before its execve.
 
-Its namespaces, root and streams are its own by then. The order is the law here:
+Its namespaces, keyring, root and streams are its own by then. The order is the law here:
 
-  keyring          leaves the caller's keys behind
   require          what is asked for by name, and nsbox lacks, is said
   bounding set     needs CAP_SETPCAP, which a change of user takes away
+  core files       none is written; other limits stay the caller's
   user             of -u
   capabilities     what is kept, none of it inheritable or ambient; no_new_privs
 """
@@ -54,9 +54,10 @@ def confine(
         NsboxError: nsbox lacks what is asked for, or there is no such user.
         OSError: something cannot be given up.
     """
-    rights.leave_session_keyring()
     rights.require(keep, doing)
     rights.cut_bounding_set(keep)
+    if keep.no_new_privs:
+        rights.forbid_core_files()
     home = b"/root" if become is None else become(parent_pidfd, terminal_fd)
     rights.keep_only(keep)
     return home

@@ -224,6 +224,7 @@ def _pid_one(
 ) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
     os.setsid()
+    rights.leave_session_keyring()  # first of all: what is opened and mounted later keeps it alive, too
     attributes.drop_groups()
     program = None if spec.init or spec.pause == "python" else pause.program()
     if not program and not spec.init:

@@ -17,7 +17,7 @@ from ..errors import NsboxError, PodDead, PodNotFound, SpecError
 from ..linux import mounts, namespaces, process, syscalls
 from ..linux.flags import CloneFlag
 from ..net import loopback
-from ..privilege import attributes
+from ..privilege import attributes, rights
 from ..spec import MemberSpec, RootSpec
 from . import confine, devices, execute, rootfs, statedir, store
 from .environment import base_environment
@@ -206,6 +206,7 @@ def _become_member(joining: Joining) -> NoReturn:
     """Runs in the member-to-be, in all its namespaces, until it becomes the user's program."""
     spec, todo = joining.spec, joining.plan
     os.setsid()
+    rights.leave_session_keyring()  # first of all: what is opened and mounted later keeps it alive, too
     _become_root_of_namespace(joining)
     attributes.hide_from_others()  # again: a change of user may have undone it
     if joining.client_pidfd >= 0:  # after the change of user, which would clear it

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import NsboxError, PodNotFound
 from ..linux import mounts, namespaces, nsfs
 from ..privilege import subids
-from . import inside, launch, members, netmodes, portfile, statedir, store, target
+from . import inside, launch, members, netmodes, portfile, posture, statedir, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
@@ -109,7 +109,7 @@ def everything(text: str) -> dict[str, Any]:
             "namespaces": namespaces.ids_of(found.pid),
             "differs_from_caller": sorted(found.kinds),
             "userns_owner": _owner(found.pid),
-            "security": _posture(found.pid),
+            "security": posture.of_process(found.pid),
         }
         if found.pod is None:
             return {**about, "mounts": _mount_rows(found.pid)}
@@ -146,6 +146,7 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "sysctls": dict(record.sysctls),
         "stop_timeout_s": record.stop_timeout_s,
         "ports": [] if lent else _ports(record.name),
+        "members_get": posture.of_members(record),
         "processes": process_rows(record),
         "members": [] if lent else _member_rows(record.name),
         "mounts": _mount_rows(viewpoint),
@@ -189,18 +190,3 @@ def _mount_rows(pid: int) -> list[dict[str, str]]:
         ]  # fmt: skip
     except OSError:
         return []
-
-
-def _posture(pid: int) -> dict[str, Any]:
-    """What /proc/PID/status and the id maps say of a process's rights. See proc_pid_status(5)."""
-    wanted = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Gid", "Groups")
-    facts: dict[str, Any] = {}
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in os.fsdecode(file.read()).split("\n"):
-            key, _, value = line.partition(":")
-            if key in wanted:
-                facts[key] = value.strip()
-    for name in ("uid_map", "gid_map"):
-        with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
-            facts[name] = [[int(word) for word in line.split()] for line in file]
-    return facts

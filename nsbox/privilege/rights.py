@@ -6,13 +6,34 @@ and they are to be dropped first of all.
 
 import errno
 
-from ..capabilities import NAMES, NOTHING, SETPCAP, Keep
+from ..capabilities import MOST, NOTHING, SETPCAP, Keep, names_of
 from ..errors import NsboxError
 from ..linux import syscalls
 
 
+def known() -> int:
+    """All capabilities that the kernel knows, one bit each."""
+    return (1 << len(_bounding_set())) - 1
+
+
+def own() -> int:
+    """Those that the caller has, and keeps over an execve(2) as root; one bit each."""
+    return syscalls.capget()[1] & sum(has << number for number, has in enumerate(_bounding_set()))
+
+
+def _bounding_set() -> list[bool]:
+    """Whether it has each capability that the kernel knows, by number. /proc is not asked: there may be none here."""
+    found: list[bool] = []
+    try:
+        while len(found) < MOST:
+            found.append(syscalls.capbset_read(len(found)))
+    except OSError:  # EINVAL: the kernel has none of that number
+        pass
+    return found
+
+
 def require(keep: Keep, doing: str) -> None:
-    """See that the caller has what is asked for by name, here and after execve(2).
+    """See that the caller has what is asked for by name.
 
     Args:
         doing: what it is for, in words, for the error message.
@@ -20,22 +41,12 @@ def require(keep: Keep, doing: str) -> None:
     Raises:
         NsboxError: it lacks something.
     """
-    if not keep.named:
-        return
-    permitted = syscalls.capget()[1]
-    for number, name in enumerate(NAMES):
-        if keep.named >> number & 1 and not (permitted >> number & 1 and _in_bounding_set(number)):
-            raise NsboxError(
-                f"cannot {doing} with CAP_{name}: nsbox does not have that itself",
-                hint="a container, or what else started nsbox, keeps it back; or the kernel is too old for it",
-            )
-
-
-def _in_bounding_set(number: int) -> bool:
-    try:
-        return syscalls.capbset_read(number)
-    except OSError:  # the kernel has none of that number
-        return False
+    if keep.named and (lacking := names_of(keep.named & ~own())):
+        names = ", ".join(f"CAP_{name}" for name in lacking)
+        raise NsboxError(
+            f"cannot {doing} with {names}: nsbox does not have that itself",
+            hint="a container, or what else started nsbox, keeps it back; or the kernel is too old for it",
+        )
 
 
 def cut_bounding_set(keep: Keep) -> None:
@@ -50,7 +61,7 @@ def cut_bounding_set(keep: Keep) -> None:
     if keep.no_new_privs and not syscalls.capget()[0] >> SETPCAP & 1:
         return
     try:
-        for number in range(64):  # the last one is found by trying: there may be no /proc here to ask
+        for number in range(MOST):  # the last one is found by trying, see above
             if keep.bits >> number & 1:
                 syscalls.capbset_read(number)
             else:
@@ -58,6 +69,11 @@ def cut_bounding_set(keep: Keep) -> None:
     except OSError as err:
         if err.errno != errno.EINVAL:
             raise
+
+
+def forbid_core_files() -> None:
+    """Neither the caller nor what comes of it leaves a copy of its memory in a file. See core(5)."""
+    syscalls.forbid_core_files()
 
 
 def keep_only(keep: Keep) -> None:

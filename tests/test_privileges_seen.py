@@ -1,0 +1,206 @@
+"""What members may do, beyond capabilities: keys, each other, limits; and what inspect says (A22, C13, C15, C20).
+
+"Red when" in a docstring says how to break nsbox so that the test fails; each was tried.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from fakehost import NSBOX
+from inpod import detached, inside, pod
+from procfs import until
+
+pytestmark = pytest.mark.needs_root
+
+# ---- keys ----
+
+# keyctl(2) by number: there may be no keyutils here. Makes a session of its own, so that the test
+# run's keys stay as they are; in it a key that only who possesses it can read; then the command.
+_WITH_KEY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+add_key, keyctl = {"x86_64": (248, 250)}.get(os.uname().machine, (217, 219))
+def call(*args):
+    result = libc.syscall(*args)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+call(keyctl, 1, None)
+key = call(add_key, b"user", b"nsbox-canary", b"secret", 6, -3)
+call(keyctl, 5, key, int(sys.argv[1], 16))
+os.environ["KEY"] = str(key)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+POSSESSOR_ALONE = "0x3f000000"
+SEEN_BY_ITS_USER = "0x3f010000"  # its name, in /proc/keys
+# Reads the key by its number, and looks for it in the session.
+_READ_KEY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+keyctl = {"x86_64": 250}.get(os.uname().machine, 219)
+for args in ((11, int(sys.argv[1]), ctypes.create_string_buffer(16), 16), (10, -3, b"user", b"nsbox-canary", 0)):
+    print("got" if libc.syscall(keyctl, *args) >= 0 else "refused")
+"""
+
+
+def read_key(*before: str) -> list[str]:
+    """A shell's words that run _READ_KEY after `before`."""
+    return ["sh", "-c", '"$@" "$KEY"', "sh", *before, sys.executable, "-I", "-S", "-c", _READ_KEY]
+
+
+WAYS = {"join": ["join", "p"], "join --privileged": ["join", "p", "--privileged"], "run": ["run"],
+        "beside a process": ["join", "1"]}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_A22_a_member_cannot_read_the_keys_of_whoever_called_nsbox(host, way):
+    """Red when: _become_member() leaves out leave_session_keyring."""
+    session = [sys.executable, "-I", "-c", _WITH_KEY, POSSESSOR_ALONE]
+    bare = host.run([*session, *read_key()], check=True)
+    assert bare.stdout == "got\ngot\n", "the key cannot be read outside, so it proves nothing"
+    with pod(host, "p"):
+        done = host.run([*session, *read_key(*NSBOX, *way, "--")], check=True)
+        assert done.stdout == "refused\nrefused\n"
+
+
+@pytest.mark.parametrize("how", [[], ["--rootfs", "busybox"], ["--init", "sleep 1000"]], ids=str)
+def test_A22_nor_does_PID_1_hold_them(host, how):
+    """When nobody holds a session any more, its keys are gone. (Not so under --pause python: the files of the
+    interpreter, which it has mapped, were opened in the caller's session. It cannot use the keys.)
+
+    Red when: _pid_one() leaves out leave_session_keyring, or calls it after rootfs.enter().
+    """
+    def canaries() -> list[str]:
+        return [line for line in Path("/proc/keys").read_text().splitlines() if "nsbox-canary" in line]
+
+    assert canaries() == []
+    session = [sys.executable, "-I", "-c", _WITH_KEY, SEEN_BY_ITS_USER]
+    seen = host.run([*session, "cat", "/proc/keys"], check=True).stdout
+    assert "nsbox-canary" in seen
+    try:
+        host.run([*session, *NSBOX, "create", "p", *how], check=True)
+        for _ in until(20):
+            if not canaries():
+                break
+        assert canaries() == []
+    finally:
+        host.nsbox("rm", "-f", "p", check=True)
+
+
+# ---- members and each other ----
+
+def test_C13_members_of_different_users_are_closed_to_each_other(host):
+    """As two containers of one Kubernetes pod are that share its PID namespace; root is open to root.
+
+    Red when: a member keeps CAP_SYS_PTRACE, or becomes the user without all its three ids.
+    """
+    look = "for what in environ maps; do cat /proc/{0}/$what > /dev/null 2>&1 && echo $what; done;" \
+           "for what in root cwd fd/0; do readlink /proc/{0}/$what > /dev/null && echo $what; done; :"
+    everything = "environ\nmaps\nroot\ncwd\nfd/0"
+    with pod(host, "p", "--rootfs", "busybox"), detached(host, "p", "-u", "1001", argv=("sleep", "301")), \
+            detached(host, "p", argv=("sleep", "302")):
+        rows = json.loads(host.nsbox("ps", "--json", "p", check=True).stdout)
+        theirs, roots = ([row["pod_pid"] for row in rows if row["command"] == ["sleep", number]][0] for number in ("301", "302"))
+        assert inside(host, "p", look.format(theirs), "-u", "1000") == ""
+        assert inside(host, "p", look.format(roots), "-u", "1000") == ""
+        assert inside(host, "p", look.format(theirs), "-u", "1001") == everything
+        assert inside(host, "p", look.format(theirs)) == ""  # root of the pod, without CAP_SYS_PTRACE
+        assert inside(host, "p", look.format(roots)) == everything
+        assert inside(host, "p", look.format(theirs), "--cap-add", "sys_ptrace") == everything
+
+
+# ---- limits ----
+
+LIMITS = ["prlimit", "--nofile=777:888", "--core=unlimited:unlimited", "--nproc=4242:4242", "nice", "-n", "3", "taskset", "1"]
+TELL = "cat /proc/self/limits; cut -d' ' -f19 /proc/self/stat; grep Cpus_allowed_list /proc/self/status"
+
+
+def limits_of(text: str) -> dict[str, str]:
+    """The limits of TELL by name, with niceness and processors."""
+    lines = text.splitlines()
+    found = {line[:26].strip(): " ".join(line[26:].split()[:2]) for line in lines[1:-2]}
+    return {**found, "nice": lines[-2], "processors": lines[-1].split()[1]}
+
+
+@pytest.mark.parametrize("way", [["join", "p"], ["join", "p", "--privileged"], ["run", "--rootfs", "busybox"]], ids=str)
+def test_C15_limits_are_the_callers_but_no_core_is_written(host, way):
+    """README.md says so. Red when: confine() leaves out forbid_core_files, or sets another limit."""
+    with pod(host, "p", "--rootfs", "busybox"):
+        caller = limits_of(host.run([*LIMITS, "sh", "-c", TELL], check=True).stdout)
+        member = limits_of(host.run([*LIMITS, *NSBOX, *way, "--", "sh", "-c", TELL], check=True).stdout)
+    assert caller["Max open files"] == "777 888" and caller["nice"] == "3" and caller["processors"] == "0"
+    assert member == (caller if "--privileged" in way else {**caller, "Max core file size": "0 0"})
+
+
+# ---- inspect ----
+
+def inspected(host, target: "str | int") -> dict:
+    return json.loads(host.nsbox("inspect", "--json", str(target), check=True).stdout)[0]
+
+
+CASES = {
+    "plain": ([], []),
+    "changed": (["--cap-add", "NET_ADMIN", "--cap-drop", "CHOWN"], ["--cap-add", "NET_RAW"]),
+    "privileged": (["--privileged", "--rootfs", "busybox"], []),
+    "nothing": (["--rootfs", "busybox"], ["--cap-drop", "ALL"]),
+    "somebody": (["--rootfs", "busybox"], ["-u", "1000:1001"]),
+    "user namespace": (["--userns", "--rootfs", "busybox"], []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_C20_what_inspect_says_of_a_member_is_what_the_kernel_says(host, case):
+    """Red when: a key of posture.of_process() reads another line of /proc/PID/status, or a mask is passed over."""
+    of_pod, of_member = CASES[case]
+    with pod(host, "p", *of_pod), detached(host, "p", *of_member) as pid:
+        for target, number in (("p", None), (pid, pid)):
+            about = inspected(host, target)
+            assert_true(host, host.host_pid(number or about["pid"]), about["security"])
+        promised = inspected(host, "p")["members_get"]
+        plain = json.loads(json.dumps(inspected(host, pid)["security"]))
+        if not of_member:
+            assert promised["capabilities"] == plain["capabilities"]["effective"]
+            assert promised["no_new_privs"] is plain["no_new_privs"] is (case != "privileged")
+        assert promised["privileged"] is (case == "privileged")
+        assert plain["uid"] == {"somebody": 1000}.get(case, plain["root_is_uid"])
+
+
+def assert_true(host, pid: int, said: dict) -> None:
+    """Each value against /proc, read by another way than nsbox does: by capsh, awk and grep."""
+    status = {line.split(":")[0]: line.split(":")[1].split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()}
+    for name, key in {"effective": "CapEff", "permitted": "CapPrm", "inheritable": "CapInh", "bounding": "CapBnd",
+                      "ambient": "CapAmb"}.items():
+        decoded = host.run(["capsh", f"--decode={status[key][0]}"], check=True).stdout.strip().partition("=")[2]
+        names = [word.removeprefix("cap_").upper() for word in decoded.split(",") if word]
+        assert said["capabilities"][name] == names, name
+    assert (said["uid"], said["gid"]) == (int(status["Uid"][1]), int(status["Gid"][1]))
+    assert said["groups"] == [int(word) for word in status["Groups"]]
+    assert said["no_new_privs"] is (status["NoNewPrivs"] == ["1"])
+    assert said["seccomp"] == {"0": "off", "2": "filter"}[status["Seccomp"][0]]
+    for name in ("uid_map", "gid_map"):
+        rows = [[int(word) for word in line.split()] for line in Path(f"/proc/{pid}/{name}").read_text().splitlines()]
+        assert said[name] == rows
+    assert said["root_is_uid"] == said["uid_map"][0][1]
+    table = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    below = {fields[4]: fields for fields in table if fields[4].startswith(("/proc/", "/sys/"))}
+    closed = {target for target, fields in below.items() if fields[5].startswith("ro,") or fields[3] == "/null"}
+    assert closed <= {*said["read_only"], *said["masked"]}
+    for target in said["masked"]:
+        there = Path(f"/proc/{pid}/root{target}")
+        assert not (os.listdir(there) if there.is_dir() else there.read_bytes()), target
+
+
+def test_C20_inspect_says_the_rest_of_the_posture(host):
+    """Root, network, pause and the list of members in the text form too.
+
+    Red when: _pod_facts() leaves out one of these keys.
+    """
+    with pod(host, "p", "--rootfs", "busybox", "--cap-drop", "ALL", "--cap-add", "kill"):
+        about, text = inspected(host, "p"), host.nsbox("inspect", "p", check=True).stdout
+    assert (about["root_change"], about["network"], about["pause"]) == ("pivot_root", "none", "static")
+    assert about["members_get"] == {"capabilities": ["KILL"], "no_new_privs": True, "privileged": False,
+                                    "cap_add": ["KILL"], "cap_drop": ["ALL"]}
+    assert "members_get:\n  capabilities: KILL\n  no_new_privs: True\n" in text
