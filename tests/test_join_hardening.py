@@ -269,7 +269,7 @@ WITH_GROUPS = ["setpriv", "--groups", "4,27"]
 @pytest.mark.parametrize("way", [*WAYS.values(), ["run"], ["join", "web", "--share", "net"]],
                          ids=[*WAYS, "run on the host's tree", "join --share net"])
 def test_A12_a_member_has_none_of_the_callers_groups(host, pod, way):
-    """Red when: member._become_root_of_namespace leaves out drop_groups."""
+    """Red when: member._become_member leaves out drop_groups."""
     # Not id(1): busybox's asks the files of the root.
     done = host.run([*WITH_GROUPS, *NSBOX, *way, "--", "grep", "Groups:", "/proc/self/status"], check=True)
     assert done.stdout.split() == ["Groups:"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,3 +171,41 @@ except nsbox.PodNotFound:
     print("not found")
 """, check=True)
     assert done.stdout == "lab 0 lab\nnot found\n"
+
+
+FOREIGN = """
+import os, sys
+from nsbox.linux import syscalls
+from nsbox.linux.flags import CloneFlag
+os.umask(0)
+syscalls.unshare(CloneFlag.CLONE_NEWUSER)
+if sys.argv[1:]:
+    open("/proc/self/setgroups", "w").write("deny")
+    open("/proc/self/uid_map", "w").write(f"{sys.argv[1]} {sys.argv[2]} 1")
+    open("/proc/self/gid_map", "w").write(f"{sys.argv[1]} {sys.argv[2]} 1")
+print(os.getpid(), flush=True)
+os.execvp("sleep", ["sleep", "1000"])
+"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_root_is_not_root_where_a_user_chose_what_runs(bob: FakeHost, known: bool) -> None:
+    """In a user namespace of his that has no root: root's member is the user, or there is none.
+
+    Red when: identity_in says None for every target without a root.
+    """
+    secret = bob.scratch / "secret"
+    secret.write_text("SECRET")
+    secret.chmod(0o600)
+    program = bob.popen([sys.executable, "-c", FOREIGN, *(["7", str(UID)] if known else [])])
+    try:
+        pid = program.stdout.readline().strip()
+        done = sudo(bob, "join", pid, "--", "sh", "-c", f"id -u; cat {secret}", env=NOWHERE)
+        if known:
+            assert done.stdout == "7\n" and "Permission denied" in done.stderr, done
+        else:
+            assert done.returncode == 125 and "knows neither root nor its own user" in done.stderr, done
+        shared = sudo(bob, "join", pid, "--share", "none", "--", "id", "-u", env=NOWHERE)
+        assert shared.stdout == "0\n"  # outside of it root is root
+    finally:
+        program.end()

@@ -62,7 +62,7 @@ def test_C05_root_of_the_pod_is_nobody_on_the_host(host: FakeHost) -> None:
 
 
 def test_C05_nothing_of_the_host_s_root_is_in_a_member(host: FakeHost) -> None:
-    """Nor are its groups. Red when: become_root in member.py leaves the group as it is."""
+    """Nor are its groups. Red when: attributes.become leaves the group as it is."""
     with pod(host, "web", *SAFE):
         for options in ([], ["--rootfs", "busybox"], ["--share", "net"]):
             done = host.run(["setpriv", "--groups", "4,27", *NSBOX, "join", "web", *options, "--", "sh", "-c",
@@ -158,7 +158,7 @@ def test_the_files_of_a_rootfs_are_root_s_inside_and_stay_as_they_are(host: Fake
 @pytest.mark.parametrize("options", [[], ["--chroot"], ["--pause", "python"], ["--init", "sleep 300"],
                                      ["--with", "cgroup,time", "--boottime", "86400"]], ids=" ".join)  # fmt: skip
 def test_it_goes_with_the_other_options(host: FakeHost, options: list[str]) -> None:
-    """Red when: hide_arguments comes after become_root: /proc/self/mem is closed then."""
+    """Red when: hide_arguments comes after become in create.py: /proc/self/mem is closed then."""
     with pod(host, "web", *SAFE, *options):
         assert inside(host, "web", "id -u; touch /x; hostname; ls -d /proc/1; stat -c %u /bin").split() == [
             "0", "web", "/proc/1", "0"]  # fmt: skip

@@ -67,7 +67,7 @@ def test_auto_maps_root_to_the_user_and_the_rest_to_the_range(alice: FakeHost) -
 
 
 def test_keep_id_keeps_the_id_with_and_without_a_range(alice: FakeHost) -> None:
-    """Red when: _become_root_of_namespace in member.py does so in every pod."""
+    """Red when: identity_in says root for every pod."""
     script = "cat /proc/self/uid_map /proc/self/setgroups; id -u; id -g; touch /x; stat -c %u /x"
     alone = [str(UID), str(UID), "1", "deny"]
     many = ["0", "300000", str(UID), str(UID), str(UID), "1",

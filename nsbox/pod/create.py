@@ -230,7 +230,8 @@ def _pid_one(
     if not program and not spec.init:
         attributes.hide_arguments(b"pause")  # while there is a /proc, and it lets us
     if spec.userns and spec.userns != "keep-id":
-        attributes.become_root()
+        attributes.become(0, 0)
+        attributes.hide_from_others()  # again: a change of user may have undone it
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1

@@ -22,7 +22,7 @@ from ..spec import MemberSpec, RootSpec
 from . import confine, devices, execute, rootfs, statedir, store
 from .environment import base_environment
 from .record import PodRecord
-from .target import Plan, Target, dead, plan
+from .target import Plan, Target, dead, identity_in, plan
 
 # Gives the member its three standard descriptors. Runs inside, before the root is sealed off
 # from the caller's descriptors; gets an fd of /dev/null in there.
@@ -44,6 +44,7 @@ class Joining(NamedTuple):
     terminal: bool
     become: confine.Become | None
     launcher: execute.Launcher | None
+    identity: tuple[int, int] | None
 
 
 def start(
@@ -65,6 +66,7 @@ def start(
     _check(target, spec)
     own_root = spec.root is not None and bool(spec.root.path)
     todo = plan(target, spec.share, own_root)
+    identity = identity_in(target) if "user" in todo.enter else None
     if own_root and target.pod is not None and not store.is_lent(target.pod) and _has_names(target.pod, todo):
         spec = _with_names(target.pod, spec)
     sources = rootfs.open_sources(spec.root) if spec.root is not None else None
@@ -78,7 +80,7 @@ def start(
         spec.hostname or (target.pod.hostname if target.pod else ""),
         stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
         confine.becoming(spec.user),
-        execute.launcher(spec.argv, base_environment(spec.env)),
+        execute.launcher(spec.argv, base_environment(spec.env)), identity,
     )  # fmt: skip
     try:
         if target.pod is None or store.is_lent(target.pod):
@@ -207,7 +209,9 @@ def _become_member(joining: Joining) -> NoReturn:
     spec, todo = joining.spec, joining.plan
     os.setsid()
     rights.leave_session_keyring()  # first of all: what is opened and mounted later keeps it alive, too
-    _become_root_of_namespace(joining)
+    attributes.drop_groups()
+    if joining.identity is not None:
+        attributes.become(*joining.identity)
     attributes.hide_from_others()  # again: a change of user may have undone it
     if joining.client_pidfd >= 0:  # after the change of user, which would clear it
         attributes.die_with_parent(joining.client_pidfd)
@@ -232,16 +236,6 @@ def _is_chrooted(joining: Joining) -> bool:
     if joining.root is not None and joining.root.path:
         return joining.root.chroot
     return joining.target.pod is not None and joining.target.pod.chroot
-
-
-def _become_root_of_namespace(joining: Joining) -> None:
-    attributes.drop_groups()
-    pod = joining.target.pod
-    if "user" in joining.plan.enter and (pod is None or pod.userns != "keep-id"):
-        try:
-            attributes.become_root()
-        except OSError:
-            pass  # the namespace maps no root: stay who we are there
 
 
 def _enter_root(joining: Joining) -> int:

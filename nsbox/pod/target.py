@@ -173,6 +173,41 @@ def _root_of(pid: int) -> int:
     return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def identity_in(target: Target) -> tuple[int, int] | None:
+    """The user and group that a member is in the target's user namespace; None is who the caller is.
+
+    Its root. Where it has none and is another's than the caller's, the host's root becomes who the target
+    is: staying root, the member would have all that root has on the host's disks, and run the programs of
+    whoever chose what is mounted there.
+
+    Raises:
+        NsboxError: the caller is root, and nobody is known in there; or the target has ended.
+    """
+    if target.pod is not None:
+        return None if target.pod.userns == "keep-id" else (0, 0)
+    from ..linux import nsfs  # pods are known without
+    from ..privilege import userns
+
+    try:
+        with open(f"/proc/{target.pid}/status", encoding="utf-8", errors="replace") as file:
+            lines = (line.split() for line in file)
+            ids = {words[0]: int(words[2]) for words in lines if words[0] in ("Uid:", "Gid:")}
+        maps = userns.map_of(target.pid, "uid_map"), userns.map_of(target.pid, "gid_map")
+        owner = nsfs.owner_uid_of(target.pid)
+    except (FileNotFoundError, ProcessLookupError):
+        raise NsboxError(f"cannot join {target.label}: it has ended") from None
+    if all(any(one.inside == 0 for one in ranges) for ranges in maps):
+        return 0, 0
+    if os.geteuid() != 0 or owner == 0:
+        return None
+    uids, gids = ([one.inside + own - one.outside for one in ranges if one.outside <= own < one.outside + one.size]
+                  for own, ranges in zip((ids["Uid:"], ids["Gid:"]), maps, strict=True))  # fmt: skip
+    if not uids or not gids:
+        raise NsboxError(f"cannot join {target.label}: its user namespace knows neither root nor its own user",
+                         hint="leave user out, as in: --share net,uts,ipc,pid,mnt")  # fmt: skip
+    return uids[0], gids[0]
+
+
 class Plan(NamedTuple):
     """What a member shares, enters and gets new.
 

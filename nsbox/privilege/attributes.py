@@ -95,10 +95,10 @@ def drop_groups() -> None:
             raise
 
 
-def become_root() -> None:
-    """Be root of the user namespace that the caller is in, which maps one. See user_namespaces(7)."""
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+def become(uid: int, gid: int) -> None:
+    """Be another user of the user namespace that the caller is in, which knows it. See user_namespaces(7)."""
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
 
 
 def acting_for(uid: int, gid: int, action: Callable[[], T]) -> T:
