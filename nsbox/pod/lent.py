@@ -6,6 +6,7 @@ again at any time. They must not be those of somebody else's processes by then.
 Only for who holds the lock under which ids are chosen: see users.py.
 """
 
+import fcntl
 import os
 
 from ..errors import NsboxError
@@ -35,6 +36,23 @@ def note(owner: int, uids: IdMap, gids: IdMap) -> None:
 def to_others(owner: int, what: str) -> list[tuple[int, int]]:
     """The ids, of "uid" or "gid", that were given to other users since the boot: (first, how many) each."""
     return [(first, count) for first, count, whose in _rows(what) if whose != owner]
+
+
+def sweep() -> None:
+    """Remove what a command left half written that was killed. For who does not hold the lock."""
+    top_fd, lock_fd = statedir.top_fd(), statedir.pods_fd()
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in os.listdir(top_fd):
+            if name.startswith(f".{_FILE}."):
+                os.unlink(name, dir_fd=top_fd)
+    except BlockingIOError:
+        pass  # somebody is writing: the next one to sweep finds it
+    except OSError as err:
+        raise NsboxError("cannot remove what was half written") from err
+    finally:
+        os.close(lock_fd)
+        os.close(top_fd)
 
 
 def _rows(what: str) -> list[_Row]:

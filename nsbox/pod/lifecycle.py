@@ -135,10 +135,12 @@ def prune() -> list[str]:
 
 def _tidy_owners() -> None:
     """What a command that was killed left for owners of pods."""
-    if os.geteuid() == 0 and statedir.has_owners():
-        from . import owners
+    if os.geteuid() != 0:
+        return
+    from . import lent, owners
 
-        owners.tidy()
+    lent.sweep()
+    owners.tidy()
 
 
 def _tidy_networks() -> None:

@@ -11,7 +11,6 @@ import time
 from ..errors import NsboxError, PodNotFound
 
 DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-OWNERS = "/run/nsbox-owners"  # by what a user finds the pods of root's that are his: see owners.py
 _LOCK_POLL_S = 0.01
 
 
@@ -86,11 +85,6 @@ def nets_fd() -> int:
 def has_nets() -> bool:
     """Whether there were ever networks."""
     return os.path.isdir(os.path.join(state_dir(), "nets"))
-
-
-def has_owners() -> bool:
-    """Whether a pod of root's may be an ordinary user's."""
-    return os.path.isdir(OWNERS)
 
 
 def wait_for_lock(fd: int, what: str, deadline: float, how: int) -> None:
