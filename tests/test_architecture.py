@@ -16,14 +16,14 @@ FLOORS = (
     {"linux"},
     {"privilege", "net", "images"},
     {"pod"},
-    {"kube", "labs", "explain", "show", "doctor"},
+    {"kube", "labs", "explain", "show", "doctor", "why"},
     {"cli"},
     {"__init__", "__main__"},  # the doors: imported by nobody inside
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What only one room may use.
-ONLY_IN = {"ctypes": "linux/syscalls.py", "prctl": "privilege/", "pyroute2": "net/", "rich": ("show/", "cli/")}
+ONLY_IN = {"ctypes": ("linux/syscalls.py", "linux/structs.py"), "prctl": "privilege/", "pyroute2": "net/", "rich": ("show/", "cli/")}
 
 # Signals go to pidfds after an identity check. Where a PID is used all the same, and why.
 SIGNALS_BY_PID: dict[str, str] = {

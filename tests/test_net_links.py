@@ -12,6 +12,7 @@ from portlab import NET, inside, sockets
 from procfs import until
 
 from nsbox.errors import NsboxError, one_line
+from nsbox.linux import apart as linux_apart
 from nsbox.net import apart, links, shape, tunables
 from nsbox.net.links import End
 from nsbox.net.shape import Shape
@@ -262,8 +263,8 @@ def test_D26_a_dump_that_was_disturbed_is_done_again_and_never_taken_for_whole()
 
 def test_D28_a_kernel_that_does_not_answer_is_an_error(monkeypatch):
     """Red when: run() waits without a deadline."""
-    monkeypatch.setattr(apart, "DEADLINE_S", 0.3)
-    monkeypatch.setattr(apart, "_GRACE_S", 0.2)
+    monkeypatch.setattr(linux_apart, "DEADLINE_S", 0.3)
+    monkeypatch.setattr(linux_apart, "_GRACE_S", 0.2)
     start = time.monotonic()
     with pytest.raises(NsboxError, match="cannot wait: the kernel did not answer"):
         apart.run("wait", lambda: time.sleep(60))

@@ -6,7 +6,7 @@ from faults import strace
 from hostile import replace
 from inpod import inside, pod
 
-from nsbox.linux import syscalls
+from nsbox.linux import structs, syscalls
 from nsbox.linux.flags import Resolve
 
 pytestmark = pytest.mark.needs_root
@@ -60,7 +60,7 @@ def test_B33_a_lookup_that_always_fails_is_an_error_and_nothing_else_is_tried(ho
 
 def test_H18_what_goes_to_the_kernel_is_as_wide_as_the_kernel_says():
     """Red when: a field of OpenHow, CloneArgs or MountAttrStruct is c_uint, or _number() leaves restype out."""
-    sizes = {syscalls.CloneArgs: 88, syscalls.OpenHow: 24, syscalls.MountAttrStruct: 32}
+    sizes = {structs.CloneArgs: 88, structs.OpenHow: 24, structs.MountAttrStruct: 32}
     assert {kind: syscalls.ctypes.sizeof(kind) for kind in sizes} == sizes
     for kind in sizes:
         for name, _ in kind._fields_:

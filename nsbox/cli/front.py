@@ -33,6 +33,8 @@ VERBS = {
     "logs": ("logs", "show what a detached member has printed"),
     "wait": ("end", "wait for detached members and print their exit statuses"),
     "stop": ("end", "end the processes of pods, and keep their records"),
+    "why": ("why", "what two processes share, and the proof"),
+    "xlate": ("xlate", "the same process, user, path or port as another side calls it"),
     "kill": ("end", "send a signal to the members of pods, or to a process"),
     "rm": ("end", "stop pods and remove them"),
     "prune": ("end", "remove what is dead or was cut off"),

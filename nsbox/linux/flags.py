@@ -91,6 +91,10 @@ FSCONFIG_CMD_CREATE = 6
 AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
 O_PATH = 0o10000000
+# shmget(2), shmctl(2), linux/ipc.h
+IPC_CREAT = 0o1000
+IPC_EXCL = 0o2000
+IPC_RMID = 0
 # getcwd(2) and others without flags need nothing here.
 
 # getauxval(3), linux/auxvec.h

@@ -32,6 +32,7 @@ class MountEntry(NamedTuple):
         fstype: the file system's type.
         source: what was mounted, as the file system says it.
         optional: how mounts travel from and to it, as "shared:1 master:2"; "" for private.
+        device: of its files, as "254:0".
     """
 
     mount_id: int
@@ -42,6 +43,7 @@ class MountEntry(NamedTuple):
     fstype: str
     source: str
     optional: str = ""
+    device: str = ""
 
 
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
@@ -57,7 +59,7 @@ def parse_mountinfo(line: bytes) -> MountEntry:
     root, target, options = (_unescape(field) for field in fields[3:6])
     return MountEntry(
         int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1]),
-        " ".join(map(os.fsdecode, fields[6:])),
+        " ".join(map(os.fsdecode, fields[6:])), os.fsdecode(fields[2]),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The system calls nsbox makes: one table, one function per call. The only user of ctypes.
+"""The system calls nsbox makes: one table, one function per call. With structs.py the only user of ctypes.
 
 Law: a function here does its one call and returns or raises OSError("call: reason"); it
 knows no purpose. Every call goes through :func:`_call`, the one place where a listener
@@ -14,6 +14,7 @@ from typing import Any, Callable, Sequence
 
 from . import flags as fl
 from .flags import CloneFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Resolve
+from .structs import CapData, CapHeader, CloneArgs, MountAttrStruct, OpenHow
 
 # CDLL(None) needs no find_library, which would start a compiler or ldconfig.
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -44,45 +45,6 @@ class Listener:
         """It is told no more in this process."""
 
 
-class CloneArgs(ctypes.Structure):
-    """struct clone_args, 88 bytes (CLONE_ARGS_SIZE_VER2). See clone3(2)."""
-
-    _fields_ = [
-        (name, c_uint64)
-        for name in (
-            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack",
-            "stack_size", "tls", "set_tid", "set_tid_size", "cgroup",
-        )
-    ]  # fmt: skip
-
-
-class OpenHow(ctypes.Structure):
-    """struct open_how, 24 bytes. See openat2(2)."""
-
-    _fields_ = [("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64)]
-
-
-class CapHeader(ctypes.Structure):
-    """struct __user_cap_header_struct, 8 bytes. See capget(2)."""
-
-    _fields_ = [("version", c_uint), ("pid", c_int)]
-
-
-class CapData(ctypes.Structure):
-    """Two of struct __user_cap_data_struct, 24 bytes: the lower half of each set, then the upper."""
-
-    _fields_ = [
-        (f"{name}_{half}", c_uint)
-        for half in ("low", "high") for name in ("effective", "permitted", "inheritable")
-    ]  # fmt: skip
-
-
-class MountAttrStruct(ctypes.Structure):
-    """struct mount_attr, 32 bytes. See mount_setattr(2)."""
-
-    _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
-
-
 def _bind(name: str, *argtypes: Any) -> Any:
     func: Any = _LIBC[name]  # by index: an object of our own, so its argtypes are ours alone
     func.argtypes, func.restype = argtypes, c_int
@@ -109,6 +71,9 @@ _umount2       = _bind("umount2",          c_char_p, c_int)                     
 _pivot_root    = _number("pivot_root",     {"aarch64": 41}.get(os.uname().machine, 155),
                          c_char_p, c_char_p)                                               # pivot_root(2)
 _sethostname   = _bind("sethostname",      c_char_p, c_size_t)                             # sethostname(2)
+_setdomainname = _bind("setdomainname",    c_char_p, c_size_t)                             # setdomainname(2)
+_shmget        = _bind("shmget",           c_int, c_size_t, c_int)                         # shmget(2)
+_shmctl        = _bind("shmctl",           c_int, c_int, ctypes.c_void_p)                  # shmctl(2)
 _socket        = _bind("socket",           c_int, c_int, c_int)                            # socket(2)
 _memfd_create  = _bind("memfd_create",     c_char_p, c_uint)                               # memfd_create(2)
 _prctl         = _bind("prctl",            c_int, c_ulong, c_ulong, c_ulong, c_ulong)      # prctl(2)
@@ -239,6 +204,21 @@ def sethostname(name: str) -> None:
     """Set the hostname of the caller's UTS namespace, at most 64 bytes. See sethostname(2)."""
     raw = os.fsencode(name)
     _call(_sethostname, raw, len(raw))
+
+
+def setdomainname(name: bytes) -> None:
+    """Set the NIS domain name of the UTS namespace. See setdomainname(2)."""
+    _call(_setdomainname, name, len(name))
+
+
+def shmget(key: int, size_bytes: int, flags: int) -> int:
+    """The id of a segment of System V shared memory. See shmget(2)."""
+    return _call(_shmget, key, size_bytes, flags)
+
+
+def shm_remove(shm_id: int) -> None:
+    """Remove a segment when nobody has it attached any more. See IPC_RMID in shmctl(2)."""
+    _call(_shmctl, shm_id, fl.IPC_RMID, None)
 
 
 def socket(family: int, kind: int) -> int:

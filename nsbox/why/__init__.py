@@ -1,0 +1,1 @@
+"""What two processes share, and the proof: `nsbox why` and `nsbox xlate`."""
