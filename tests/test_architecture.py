@@ -23,7 +23,8 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What only one room may use.
-ONLY_IN = {"ctypes": ("linux/syscalls.py", "linux/structs.py"), "prctl": "privilege/", "pyroute2": "net/", "rich": ("show/", "cli/")}
+ONLY_IN = {"ctypes": ("linux/syscalls.py", "linux/structs.py"), "prctl": "privilege/", "pyroute2": "net/",
+           "rich": ("show/", "cli/"), "jinja2": "show/", "markupsafe": "show/"}
 
 # Signals go to pidfds after an identity check. Where a PID is used all the same, and why.
 SIGNALS_BY_PID: dict[str, str] = {
@@ -33,7 +34,7 @@ SIGNALS_BY_PID: dict[str, str] = {
 }
 # Not on the way of create and join: imported inside the function that needs them. Of the images only
 # the lookup is on that way; what builds them may start programs. The library's front is not on it.
-HEAVY = {"pyroute2", "rich", "yaml", "dataclasses", "subprocess", "asyncio"}
+HEAVY = {"pyroute2", "rich", "jinja2", "yaml", "dataclasses", "subprocess", "asyncio"}
 HOT_IMAGES = {"images/__init__.py", "images/store.py"}
 COLD = {"pod/api.py", "pod/client.py", "pod/popen.py"}
 

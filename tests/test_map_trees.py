@@ -210,7 +210,7 @@ def test_a_uid_map_in_words(uid_map, words):
     """Red when: _ids gives the length of a range for its end."""
     from nsbox.show import trees
 
-    assert trees._ids(uid_map) == words
+    assert trees.ids_in_words(uid_map) == words
 
 
 def test_the_rootless_pod_belongs_to_its_user(user_host):

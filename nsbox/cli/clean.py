@@ -15,6 +15,7 @@ from ..errors import Interrupted, NsboxError
 from ..linux import borrowed
 
 FREE_FDS = 24  # a pod with a rootfs takes 18; running out half way would leave a record behind
+callers_umask = 0o077  # for files that the caller asked for by name
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -25,9 +26,10 @@ def begin() -> None:
         NsboxError: the limit on open files leaves too few descriptors to work with, or the rights
             that we have are not the caller's.
     """
+    global callers_umask
     _open_stdio()
     borrowed.refuse()
-    os.umask(0o077)
+    callers_umask = os.umask(0o077)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would eat exit statuses
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in _ENDING:

@@ -2,28 +2,39 @@
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..words import quote
-from . import options
+from ..errors import NsboxError, SpecError
+from ..words import parse_integer, parse_seconds, quote
+from . import clean, options
 
 if TYPE_CHECKING:
+    from ..show.picture import Picture
     from ..show.view import View
 
 _EXAMPLE = """\
 example:
   sudo nsbox map
-  sudo nsbox map web
   sudo nsbox map web 4711 --only matrix,networks
+  sudo nsbox map --html -o map.html
   sudo nsbox map --json > before.json
+  sudo nsbox map --diff before.json
+  sudo nsbox map --serve 8000
 
 The same letter in a column is the same namespace; A is your own. Pods come first, then the
 processes of other programs. Without root you see your own processes, and how many others there are.
 """
 
-
 PARTS = ("matrix", "networks", "pids", "owners")
+_FORMS = {
+    "json": "answer in JSON: everything, whatever the targets are",
+    "svg": "a picture, light or dark as its reader likes",
+    "html": "one page with everything in it, that needs no network",
+    "dot": "a graph for Graphviz",
+}
+INTERVAL_MAX_S = 3600.0
 
 
 def add_parser(verbs: Any) -> None:
@@ -34,32 +45,50 @@ def add_parser(verbs: Any) -> None:
                         help=f"which of {', '.join(PARTS)}, with commas between; all by default")  # fmt: skip
     parser.add_argument("--all", action="store_true", help="a row for each process, however alike they are")
     parser.add_argument("--ascii", action="store_true",
-                        help="nothing but ASCII; so it is too where the locale has no more")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="answer in JSON: everything, whatever the targets are")
+                        help="nothing but ASCII; so it is too where the locale has no more")
+    parser.add_argument("--diff", metavar="FILE", help="light what is different from this earlier answer of --json")
+    forms = parser.add_argument_group("forms, text by default").add_mutually_exclusive_group()
+    for form, words in _FORMS.items():
+        forms.add_argument(f"--{form}", action="store_const", dest="form", const=form, default="text", help=words)
+    forms.add_argument("--watch", action="store_const", dest="form", const="watch",
+                       help="text that renews itself; what changed is lit for a moment")
+    forms.add_argument("--serve", metavar="PORT", nargs="?", const="0", help="the page, live, on 127.0.0.1")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")
+    parser.add_argument("--interval", metavar="SECONDS", default="1", help="for --watch and --serve (default 1)")
 
 
 def draw(args: argparse.Namespace) -> int:
-    """Look once, and print."""
-    from ..show import picture, view
-
+    """Look once and print, or keep looking."""
     args.only = _parts(args.only)
+    interval_s = _interval(args.interval)
+    port = None if args.serve is None else parse_integer(args.serve, "port", 0, 65535)
+    keeps_looking = port is not None or args.form == "watch"
+    if keeps_looking and (args.output or args.diff):
+        raise SpecError(f"cannot use {'--output' if args.output else '--diff'} with --watch or --serve")
     wanted = _pids(args.targets)
-    taken = picture.take(nets=args.json or "networks" in args.only)
-    if args.json:
-        print(json.dumps(taken))
-        return 0
-    _print_text(view.View(taken, wanted), args)
+    if keeps_looking:
+        from . import mapwatch
+
+        if port is not None:
+            return mapwatch.serve(args, wanted, port, interval_s)
+        return mapwatch.watch(args, wanted, interval_s)
+    _write(_answer(args, wanted), args.output)
     return 0
 
 
 def _parts(text: str) -> list[str]:
-    from ..errors import SpecError
-
     words = text.split(",")
     for word in words:
         if word not in PARTS:
             raise SpecError(f"cannot use part {quote(word)}", hint=f"parts are: {', '.join(PARTS)}")
     return words
+
+
+def _interval(text: str) -> float:
+    seconds = parse_seconds(text, "interval")
+    if not 0.1 <= seconds <= INTERVAL_MAX_S:
+        raise SpecError(f"cannot use interval {quote(text)}: not from 0.1 to {INTERVAL_MAX_S:.0f} seconds")
+    return seconds
 
 
 def _pids(targets: list[str]) -> list[int]:
@@ -73,32 +102,85 @@ def _pids(targets: list[str]) -> list[int]:
     return found
 
 
-def _print_text(seen: "View", args: argparse.Namespace) -> None:
+def _answer(args: argparse.Namespace, wanted: list[int]) -> str:
+    from ..linux import process
+    from ..show import changes, picture, view
+
+    earlier = changes.load(args.diff, process.boot_id()) if args.diff else None
+    taken = picture.take(earlier, nets=args.form in ("json", "dot") or bool(args.diff) or "networks" in args.only)
+    seen = view.View(taken, wanted, earlier)
+    if args.form == "text":
+        return text_of(seen, args, terminal_width())
+    if args.form == "json":
+        return json.dumps(_with_changes(taken, seen))
+    from ..show import page
+
+    if args.form == "svg":
+        return page.svg(seen, args.only, unfold=args.all)
+    return page.html(seen, args.only, unfold=args.all) if args.form == "html" else page.dot(seen)
+
+
+def _with_changes(taken: "Picture", seen: "View") -> dict[str, Any]:
+    if seen.earlier is None:
+        return taken
+    from ..show import changes
+
+    return {**taken, "changes": [change._asdict() for change in changes.between(seen, seen.earlier)]}
+
+
+def _write(answer: str, path: str | None) -> None:
+    """Print it, or write a file as the caller's shell would have made it."""
+    answer = answer.rstrip("\n") + "\n"
+    if path is None:
+        print(answer, end="")
+        return
+    try:
+        mask = os.umask(clean.callers_umask)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        finally:
+            os.umask(mask)
+        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(answer)
+    except OSError as err:
+        raise NsboxError("cannot write the picture") from err
+
+
+# ---- text ----
+
+def terminal_width() -> int:
+    """Columns of the terminal, or 80."""
     from rich.console import Console
 
-    from ..show import rows, terminal, trees
+    return Console().width
 
-    console = Console(highlight=False, soft_wrap=True)
-    style = terminal.Style(console.width, not args.ascii and (sys.stdout.encoding or "").lower().startswith("utf"))
+
+def text_of(seen: "View", args: argparse.Namespace, width: int, *, colours: bool | None = None) -> str:
+    """The parts that are asked for, as lines with the escapes that this terminal wants.
+
+    Args:
+        colours: None asks the terminal; False prints none.
+    """
+    from rich.console import Console
+
+    from ..show import rows, terminal, text, trees, unread
+
+    style = terminal.Style(width, not args.ascii and (sys.stdout.encoding or "").lower().startswith("utf"))
     parts = []
+    if seen.earlier and args.diff:
+        from ..show import changes
+
+        since = text.clock(seen.earlier.picture["taken"])
+        parts.append(terminal.differences(changes.between(seen, seen.earlier), since, style))
     if "matrix" in args.only:
-        parts.append(terminal.matrix(rows.blocks(seen, unfold=args.all), seen.picture["kinds"], style))
+        found = rows.blocks(seen, unfold=args.all)
+        parts.append(terminal.matrix(found, seen.picture["kinds"], style, compared=bool(args.diff)))
     for name, make in trees.TREES.items():
         if name in args.only:
             parts.append(terminal.tree(trees.HEADINGS[name], make(seen), style))
+    console = Console(highlight=False, soft_wrap=True, no_color=None if colours is None else not colours)
     with console.capture() as captured:
         for number, lines in enumerate(parts):
             console.print(*[""] * bool(number), *lines, sep="\n")
-    print(captured.get(), end="")
-    if unread := unread_lines(seen.picture):
-        print("", *unread, sep="\n")
-
-
-def unread_lines(taken: dict[str, Any]) -> list[str]:
-    """What could not be seen, in words."""
-    found = []
-    for row in taken["unread"]:
-        thing, many = ("namespace", "s") if row["what"] == "owner" else ("process", "es")
-        count = f"{len(row['pids'])} {thing}{many * (len(row['pids']) != 1)}"
-        found.append(f"not seen: {row['what']} of {count} ({row['why']})")
-    return found
+    blind = [style.plain(line) for line in unread.lines(seen.picture)]
+    return "\n".join([captured.get().rstrip("\n"), *[""] * bool(blind), *blind])

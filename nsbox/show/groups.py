@@ -4,6 +4,7 @@ from typing import Any, Iterable, Iterator, Sequence
 
 from ..linux.procfs import Process
 from ..linux.world import World
+from ..pod import portfile
 from ..pod.record import PodRecord
 
 # Kinds by which a process belongs to a pod. Many that have nothing to do with each other share a
@@ -25,14 +26,17 @@ def form(world: World, pods: Sequence[PodRecord]) -> Iterator[Group]:
             members.setdefault(name, []).append(pid)
         else:
             others.append(pid)
-    yield {"what": "host", "name": "host", "pause": None, "pids": members.pop("", [])}
+    yield {"what": "host", "name": "host", "pause": None, "pids": members.pop("", []), "proxies": []}
     pauses = {record.name: record.pause.pid if record.pause else None for record in pods}
+    proxies = {pid for pid, _ in portfile.proxy_pids([*members])}
     for name in sorted(members):
-        first = [pid for pid in members[name] if pid == pauses[name]]
-        rest = [pid for pid in members[name] if pid != pauses[name]]
-        yield {"what": "pod", "name": name, "pause": pauses[name], "pids": first + rest}
+        # The pause first. The proxy of the ports last: it is in the pod's network, and no member.
+        pids = sorted(members[name], key=lambda pid: (pid in proxies, pid != pauses[name], pid))
+        yield {"what": "pod", "name": name, "pause": pauses[name], "pids": pids,
+               "proxies": [pid for pid in pids if pid in proxies]}
     for cluster in _clusters(world, others):
-        yield {"what": "other", "name": world.processes[cluster[0]].name, "pause": None, "pids": cluster}
+        yield {"what": "other", "name": world.processes[cluster[0]].name, "pause": None, "pids": cluster,
+               "proxies": []}
 
 
 def _is_at_home(one: Process, own: dict[str, int]) -> bool:

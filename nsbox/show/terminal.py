@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
+from .changes import Change
 from .rows import Block, Row
 from .text import printable
 from .trees import Node
@@ -14,6 +15,7 @@ _PID, _NAME, _CELL = 7, 15, 5
 _HEAD = {"cgroup": "cgrp"}
 _GLYPHS = {"own": "○", "shared": "■", "alone": "◆", "hidden": "?", "none": "-"}
 _ASCII = {"own": ".", "shared": "#", "alone": "*", "hidden": "?", "none": "-"}
+_SIGNS = {"new": "+", "gone": "-", "moved": "~"}
 _GUIDES = ("├─ ", "└─ ", "│  ", "   ")
 _ASCII_GUIDES = ("|- ", "`- ", "|  ", "   ")
 _REPLACED = str.maketrans({"×": "x", "·": "|", "…": "~", "↔": "=", "→": "->"})
@@ -42,15 +44,23 @@ class Style(NamedTuple):
         return text if self.unicode else text.translate(_REPLACED).encode("ascii", "backslashreplace").decode()
 
 
-def matrix(found: Sequence[Block], kinds: Sequence[str], style: Style) -> "list[Text]":
-    """The lines of the matrix, each at most as wide as the terminal."""
+def matrix(found: Sequence[Block], kinds: Sequence[str], style: Style, *, compared: bool = False) -> "list[Text]":
+    """The lines of the matrix, each at most as wide as the terminal.
+
+    Args:
+        compared: what did not change shall not catch the eye.
+    """
     from rich.text import Text
 
     lines = [Text(" " * (_PID + 1 + _NAME + 1) + "".join(_HEAD.get(kind, kind).ljust(_CELL) for kind in kinds), "bold")]
     for block in found:
         if block.what != "host":
             lines += [Text(), Text(style.plain(block.title), "bold underline")]
-        lines += [_line(row, block, style) for row in block.rows]
+        for row in block.rows:
+            line = _line(row, block, style)
+            if compared and not row.change:
+                line.stylize("dim")
+            lines.append(line)
         if block.summary:
             lines.append(Text(" " * (_PID + 1) + style.plain(block.summary), "italic"))
     return _cropped([*lines, Text(), *_legend(style)], style)
@@ -62,11 +72,21 @@ def _line(row: Row, block: Block, style: Style) -> "Text":
     if block.what == "host" and " process" in row.name:
         head = f"{'you, ' if row.cells[0].shape == 'own' else ''}{row.name}".ljust(_PID + 1 + _NAME)
     else:
-        head = f"{row.pids[0]:>{_PID}} {_cut(style.plain(row.name), _NAME, style):<{_NAME}}"
+        sign = _SIGNS.get(row.change, "")
+        head = f"{sign}{row.pids[0]:>{_PID - len(sign)}} {_cut(style.plain(row.name), _NAME, style):<{_NAME}}"
     line = Text(head + " ")
     for cell in row.cells:
-        line.append(style.mark(cell).ljust(_CELL), colour(cell))
+        line.append(style.mark(cell).ljust(_CELL), f"reverse {colour(cell)}" if cell.was else colour(cell))
     return line.append(style.plain(row.note))
+
+
+def differences(found: Sequence[Change], since: str, style: Style) -> "list[Text]":
+    """What is different, one line each."""
+    from rich.text import Text
+
+    lines = [Text(f"Changes since {since}", "bold underline")]
+    lines += [Text(style.plain(f"{change.sign} {change.what} {change.text}")) for change in found]
+    return _cropped(lines if found else [*lines, Text("none", "dim")], style)
 
 
 def tree(heading: str, nodes: Sequence[Node], style: Style) -> "list[Text]":

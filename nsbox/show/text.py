@@ -39,6 +39,11 @@ def age(since_s: float) -> str:
     return f"{seconds}s"
 
 
+def clock(seconds: float) -> str:
+    """A Unix time as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 def table(
     titles: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str] = frozenset()
 ) -> list[str]:

@@ -33,7 +33,7 @@ def _user(row: dict[str, Any], users: Sequence[dict[str, Any]], view: View) -> N
     words: list[str | Cell] = ["user", view.cell(row["id"]), view.name_of(row["id"])]
     if row["owner"] is not None:
         words.append(f"made by uid {row['uid']}")
-    words.append(_ids(row["uid_map"]))
+    words.append(ids_in_words(row["uid_map"]))
     children = [*_owned(row["id"], view), *(_user(one, users, view) for one in users if one["owner"] == row["id"])]
     return Node(tuple(filter(None, words)), tuple(children))
 
@@ -52,7 +52,7 @@ def _owned(user: int, view: View) -> Iterator[Node]:
         yield Node(tuple(words))
 
 
-def _ids(uid_map: list[list[int]] | None) -> str:
+def ids_in_words(uid_map: list[list[int]] | None) -> str:
     """The uid map in words: which number inside is which outside."""
     if uid_map is None:
         return ""
@@ -108,10 +108,8 @@ def networks(view: View) -> list[Node]:
     for space in view.drawn("net"):
         net = rows.get(space["id"])
         lines = list(_net(net, view)) if net else []
-        plain = net and not net["problem"] and not net["listens"] and len(net["links"]) < 2
-        published = [row for row in view.picture["published"] if row["net"] == space["id"]]
         cell = view.cell(space["id"])
-        if plain and not published and cell.shape != "own":
+        if is_idle(net, view) and cell.shape != "own":
             idle.append(cell)
         else:
             words = ("net", cell, view.name_of(space["id"]))
@@ -119,6 +117,13 @@ def networks(view: View) -> list[Node]:
     if idle:
         found.append(Node(("nothing but lo, and nobody listens:", *idle)))
     return found
+
+
+def is_idle(net: dict[str, Any] | None, view: View) -> bool:
+    """Whether there is nothing in a network but lo: no link, nobody who listens, no published port."""
+    if net is None or net["problem"] or net["listens"] or len(net["links"]) > 1:
+        return False
+    return all(row["net"] != net["id"] for row in view.picture["published"])
 
 
 def _net(net: dict[str, Any], view: View) -> Iterator[Node]:

@@ -26,12 +26,14 @@ class Cell(NamedTuple):
         letter: "" where it is hidden, or there is none.
         shape: a key of SHAPES.
         id: the namespace's, or 0.
+        was: in a comparison, the letter of where the process was before; "" if it was here.
     """
 
     kind: str
     letter: str
     shape: str
     id: int
+    was: str = ""
 
 
 class View:
@@ -43,9 +45,10 @@ class View:
         processes: by PID.
         named: the namespaces by id.
         groups: those that are drawn.
+        earlier: the picture that this one is compared with, or None.
     """
 
-    def __init__(self, picture: Picture, targets: Collection[int] = ()) -> None:
+    def __init__(self, picture: Picture, targets: Collection[int] = (), earlier: Picture | None = None) -> None:
         self.picture = picture
         self.targets = frozenset(targets)
         self.processes: dict[int, dict[str, Any]] = {one["pid"]: one for one in picture["processes"]}
@@ -54,6 +57,22 @@ class View:
             group for group in picture["groups"]
             if group["what"] == "host" or not targets or not self.targets.isdisjoint(group["pids"])
         ]  # fmt: skip
+        self.earlier = View(earlier, self._same_groups(earlier)) if earlier else None
+
+    def _same_groups(self, earlier: Picture) -> list[int]:
+        """Targets with which another picture is drawn as far as this one is."""
+        if not self.targets:
+            return []
+        mine = {(group["what"], group["name"]) for group in self.groups if group["what"] != "host"}
+        pids = [pid for group in earlier["groups"] if (group["what"], group["name"]) in mine for pid in group["pids"]]
+        return [*self.targets, *pids]
+
+    @cached_property
+    def drawn_processes(self) -> dict[tuple[int, int], dict[str, Any]]:
+        """Those of the groups that are drawn, by what tells one from a later one with its number."""
+        pids = [pid for group in self.groups for pid in group["pids"]
+                if group["what"] != "host" or not self.targets or pid in self.targets]  # fmt: skip
+        return {(pid, self.processes[pid]["start_time"]): self.processes[pid] for pid in pids}
 
     def cell(self, number: int) -> Cell:
         """A namespace by its id."""
@@ -73,6 +92,11 @@ class View:
         )
 
     @cached_property
+    def known(self) -> dict[tuple[int, int], dict[str, Any]]:
+        """The processes by what tells one from a later one with its number."""
+        return {(one["pid"], one["start_time"]): one for one in self.processes.values()}
+
+    @cached_property
     def home(self) -> dict[int, str]:
         """What to call a namespace that is not the caller's: the group of a process in it."""
         found: dict[int, str] = {}
@@ -87,9 +111,10 @@ class View:
         row = self.named[number]
         if number == self.picture["own"].get(row["kind"]):
             return "yours"
-        return self.home.get(number) or next(map(self._held, row["holders"]), "")
+        return self.home.get(number) or next(map(self.held, row["holders"]), "")
 
-    def _held(self, holder: dict[str, Any]) -> str:
+    def held(self, holder: dict[str, Any]) -> str:
+        """What keeps a namespace alive, in words."""
         how, pid, where = holder["how"], holder["pid"], holder["where"]
         who = f"{pid} {self.processes[pid]['name']}" if pid in self.processes else ""
         if how == "children":
@@ -127,6 +152,11 @@ class View:
         yield from one["namespaces"].values()
         yield from one["children"].values()
         yield from (stray["id"] for stray in one["strays"])
+
+    @property
+    def drawn_nets(self) -> list[dict[str, Any]]:
+        """What there is in the networks that are drawn."""
+        return [net for net in self.picture["nets"] if net["id"] in self.scope]
 
     def drawn(self, kind: str) -> list[dict[str, Any]]:
         """The namespaces of one kind that are drawn, A first."""

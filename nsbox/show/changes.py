@@ -1,0 +1,133 @@
+"""What is different between two pictures of one boot, in words."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..errors import NsboxError, SpecError
+from ..words import quote
+from . import letters
+from .picture import FORMAT, Picture
+from .trees import endpoint
+from .view import View
+
+
+class Change(NamedTuple):
+    """One difference.
+
+    Attributes:
+        sign: "+" for what came, "-" for what went, "~" for what is different.
+        what: "process", "namespace", "link", "listener" or "port".
+        text: the rest of the line.
+    """
+
+    sign: str
+    what: str
+    text: str
+
+
+def load(path: str, boot_id: str) -> Picture:
+    """An earlier picture out of a file that `map --json` wrote.
+
+    Raises:
+        SpecError: it is none. NsboxError: it cannot be read, or is of another boot of this machine.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = json.load(file)
+    except OSError as err:
+        raise NsboxError("cannot read the earlier picture") from err
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise SpecError(f"cannot use {quote(path)}: it is not what nsbox map --json prints")
+    try:
+        between(View(found), View(found))
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise SpecError(f"cannot use {quote(path)}: something is missing in it") from None
+    if found["boot_id"] != boot_id:
+        raise NsboxError(f"cannot compare with {quote(path)}: it is of another boot, and nothing of it is left")
+    return found
+
+
+def between(view: View, earlier: View) -> list[Change]:
+    """All differences, processes first. Those of the host's own processes are counted only."""
+    found = [*_processes(view, earlier), *_namespaces(view, earlier)]
+    for what, lines in (("link", _links), ("listener", _listeners), ("port", _ports)):
+        before, now = dict.fromkeys(lines(earlier)), dict.fromkeys(lines(view))
+        found += [Change("+", what, text) for text in now if text not in before]
+        found += [Change("-", what, text) for text in before if text not in now]
+    return found
+
+
+def _processes(view: View, earlier: View) -> Iterator[Change]:
+    home = _at_home(view) | _at_home(earlier)
+    viewers = view.picture["viewer"]["pid"], earlier.picture["viewer"]["pid"]
+    came = [key for key in view.drawn_processes if key not in earlier.known and key[0] != viewers[0]]
+    went = [key for key in earlier.drawn_processes if key not in view.known and key[0] != viewers[1]]
+    for sign, keys, where in (("+", came, view), ("-", went, earlier)):
+        for key in keys:
+            if key not in home:
+                yield Change(sign, "process", _told(where.known[key], where))
+    for key, one in view.drawn_processes.items():
+        before = earlier.known.get(key)
+        if before is not None and (moves := list(_moves(one, before, view, earlier))):
+            yield Change("~", "process", f"{one['pid']} {one['name']}: {', '.join(moves)}")
+    for sign, keys in (("+", came), ("-", went)):
+        if count := sum(key in home for key in keys):
+            yield Change(sign, "process", f"{count} of the host")
+
+
+def _at_home(view: View) -> set[tuple[int, int]]:
+    processes = (view.processes[pid] for group in view.groups if group["what"] == "host" for pid in group["pids"])
+    return {(one["pid"], one["start_time"]) for one in processes}
+
+
+def _told(one: dict[str, Any], view: View) -> str:
+    ids = [number for kind, number in one["namespaces"].items() if number != view.picture["own"].get(kind)]
+    where = " ".join(f"{view.named[number]['kind']} {view.named[number]['letter']}" for number in ids)
+    return f"{one['pid']} {one['name']}: {where}"
+
+
+def _moves(one: dict[str, Any], before: dict[str, Any], view: View, earlier: View) -> Iterator[str]:
+    for kind, number in one["namespaces"].items():
+        old = before["namespaces"].get(kind)
+        if old is not None and _key(earlier.named[old]) != _key(view.named[number]):
+            yield f"{kind} {earlier.named[old]['letter']} became {view.named[number]['letter']}"
+
+
+def _key(row: dict[str, Any]) -> letters.Key:
+    return letters.key_of(row["kind"], row["id"], row["serial"])
+
+
+def _namespaces(view: View, earlier: View) -> Iterator[Change]:
+    before = {_key(row): row for row in earlier.named.values()}
+    now = {_key(row): row for row in view.named.values()}
+    for sign, rows, others, where in (("+", now, before, view), ("-", before, now, earlier)):
+        for key, row in rows.items():
+            if key not in others and row["id"] in where.scope:
+                yield Change(sign, "namespace", f"{row['kind']} {row['letter']} {where.name_of(row['id'])}".rstrip())
+
+
+def _links(view: View) -> Iterator[str]:
+    for net in view.drawn_nets:
+        for link in net["links"]:
+            words = [link["name"], *link["addresses"], "" if link["up"] else "down"]
+            yield f"{' '.join(filter(None, words))} in {_net(net['id'], view)}"
+
+
+def _listeners(view: View) -> Iterator[str]:
+    for net in view.drawn_nets:
+        for one in net["listens"]:
+            yield f"{endpoint(one['address'], one['port'], one['proto'])} in {_net(net['id'], view)}"
+
+
+def _ports(view: View) -> Iterator[str]:
+    for row in (row for row in view.picture["published"] if row["net"] in view.scope):
+        where = endpoint(row["host_address"], row["host_port"], row["proto"])
+        yield f"{where} to port {row['pod_port']} of pod {row['pod']}, {row['state']}"
+
+
+def _net(number: int, view: View) -> str:
+    row = view.named.get(number)
+    return f"net {row['letter']} {view.name_of(number)}" if row else "a network"

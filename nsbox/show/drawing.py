@@ -1,0 +1,204 @@
+"""Shapes with places, of which an SVG is made: the matrix and the trees. All sizes are pixels.
+
+All text is in a font in which each character is 0.6 of its size wide, so that what fits can be
+told without measuring.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .rows import Block, Row
+from .trees import Node
+from .view import Cell
+
+CHAR = 7.8  # of 13 pixels, the size of all text but headings
+ROW = 26
+MARK = 24  # how wide a namespace is, as shape and letter
+_HEADS = {"cgroup": "cgrp"}
+
+
+class Text(NamedTuple):
+    """Words; x is where they begin, or end with anchor "end"; y is the base line."""
+
+    x: float
+    y: float
+    text: str
+    style: str = ""
+    anchor: str = "start"
+    what: str = "text"
+
+
+class Mark(NamedTuple):
+    """A namespace; x and y are its middle."""
+
+    x: float
+    y: float
+    cell: Cell
+    label: str
+    what: str = "mark"
+
+
+class Box(NamedTuple):
+    """A rectangle with round corners."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    style: str = "box"
+    what: str = "box"
+
+
+class Line(NamedTuple):
+    """A path; d as SVG writes it."""
+
+    d: str
+    style: str = "guide"
+    label: str = ""
+    what: str = "line"
+
+
+Item = Text | Mark | Box | Line
+
+
+class Drawing(NamedTuple):
+    """Things that are drawn one after the other, and the room that they take."""
+
+    width: float
+    height: float
+    items: tuple[Item, ...]
+
+
+def cut(text: str, width: float) -> str:
+    """As much of a text as fits into so many pixels."""
+    most = int(width / CHAR)
+    return text if len(text) <= most else text[: max(most - 1, 0)] + "…"
+
+
+def length(text: str) -> float:
+    """How wide a text is."""
+    return len(text) * CHAR
+
+
+# ---- the matrix ----
+
+_PID_END, _NAME, _NAME_WIDTH, _CELL = 64, 78, 150, 44
+_FIRST_CELL = _NAME + _NAME_WIDTH
+_NOTE_WIDTH = 230
+
+
+def matrix(found: Sequence[Block], kinds: Sequence[str]) -> Drawing:
+    """Processes × kinds, a panel for each group."""
+    items: list[Item] = [
+        Text(_FIRST_CELL + _CELL * number + _CELL / 2, 14, _HEADS.get(kind, kind), "head", "middle")
+        for number, kind in enumerate(kinds)
+    ]
+    width, y = _FIRST_CELL + _CELL * len(kinds) + 16 + _NOTE_WIDTH, 26.0
+    for block in found:
+        titled = block.what != "host"
+        height = ROW * (len(block.rows) + titled) + 12
+        items.append(Box(0, y, width, height))
+        y += 6
+        if titled:
+            items.append(Text(14, y + 18, cut(block.title, _FIRST_CELL - 20), "strong"))
+            items.append(Text(_FIRST_CELL + 8, y + 18, cut(block.summary, width - _FIRST_CELL - 16), "muted"))
+            y += ROW
+        for row in block.rows:
+            items += _matrix_row(row, block, y + ROW / 2)
+            y += ROW
+        y += 6 + 10
+    return Drawing(width, y - 10, tuple(items))
+
+
+def _matrix_row(row: Row, block: Block, middle: float) -> list[Item]:
+    base = middle + 4.5
+    if block.what == "host" and " process" in row.name:
+        own = "you, " * (row.cells[0].shape == "own")
+        items: list[Item] = [Text(14, base, cut(own + row.name, _FIRST_CELL - 20), "strong" if own else "muted")]
+    else:
+        items = [Text(_PID_END, base, str(row.pids[0]) if row.pids else "gone", "muted", "end"),
+                 Text(_NAME, base, cut(row.name, _NAME_WIDTH))]  # fmt: skip
+    for number, cell in enumerate(row.cells):
+        label = f"{row.name}: {cell.kind} {cell.letter or '?'}"
+        items.append(Mark(_FIRST_CELL + _CELL * number + _CELL / 2, middle, cell, label))
+    end = _FIRST_CELL + _CELL * len(row.cells) + 16
+    return [*items, Text(end, base, cut(row.note, _NOTE_WIDTH), "muted")]
+
+
+# ---- trees ----
+
+_INDENT = 24
+_WIDTH_MAX = 900
+
+
+def tree(nodes: Sequence[Node]) -> Drawing:
+    """Lines that hang below each other."""
+    items: list[Item] = []
+    y, width = 0.0, 0.0
+    for node in nodes:
+        y, width = _branch(node, 0, y, width, items)
+    return Drawing(width, y, tuple(items))
+
+
+def _branch(node: Node, depth: int, y: float, width: float, items: list[Item]) -> tuple[float, float]:
+    middle = y + ROW / 2
+    x = _words(node, depth * _INDENT, middle, items)
+    y, width = y + ROW, max(width, x)
+    for number, child in enumerate(node.children):
+        corner = depth * _INDENT + MARK / 2 - 4
+        top = middle + (12 if number == 0 else -ROW / 2)
+        items.append(Line(f"M{corner:g} {top:g}V{y + ROW / 2:g}H{corner + _INDENT - 12:g}"))
+        below = y
+        y, width = _branch(child, depth + 1, y, width, items)
+        if number < len(node.children) - 1 and y > below + ROW:
+            items.append(Line(f"M{corner:g} {below + ROW / 2:g}V{y:g}"))
+        middle = y
+    return y, width
+
+
+def _words(node: Node, x: float, middle: float, items: list[Item]) -> float:
+    for number, word in enumerate(node.words):
+        if isinstance(word, Cell):
+            items.append(Mark(x + MARK / 2 - 2, middle, word, f"{word.kind} {word.letter}"))
+            x += MARK + 6
+        else:
+            text = cut(word, _WIDTH_MAX - x)
+            items.append(Text(x, middle + 4.5, text, "" if number else "strong"))
+            followed = number + 1 < len(node.words) and isinstance(node.words[number + 1], Cell)
+            x += length(text) + (6 if followed else CHAR)
+    return x
+
+
+# ---- put together ----
+
+def stack(parts: Sequence[tuple[str, Drawing]], gap: float = 28) -> Drawing:
+    """Drawings below each other, each with a heading."""
+    items: list[Item] = []
+    y, width = 0.0, 0.0
+    for heading, part in parts:
+        if heading:
+            items.append(Text(0, y + 18, heading, "title"))
+            y += 34
+        items += (moved(item, 0, y) for item in part.items)
+        y += part.height + gap
+        width = max(width, part.width, length(heading) * 1.2)
+    return Drawing(width, y - gap, tuple(items))
+
+
+def moved(item: Item, right: float, down: float) -> Item:
+    """The same somewhere else. A line moves by its first point only if it is written in steps."""
+    if isinstance(item, Line):
+        return item._replace(d=_shifted(item.d, right, down))
+    return item._replace(x=item.x + right, y=item.y + down)
+
+
+def _shifted(d: str, right: float, down: float) -> str:
+    """A path of absolute M, L, C, H and V somewhere else."""
+    import re
+
+    def step(found: "re.Match[str]") -> str:
+        letter, numbers = found[1], [float(word) for word in found[2].split()]
+        by = {"H": (right, right), "V": (down, down)}.get(letter, (right, down))
+        return letter + " ".join(f"{number + by[place % 2]:g}" for place, number in enumerate(numbers))
+
+    return re.sub(r"([MLCHV])([^MLCHV]*)", step, d)

@@ -1,0 +1,297 @@
+"""`nsbox map --diff` lights what changed, `--watch` keeps looking, `--serve` shows it in a browser."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from browser import browser
+from fakehost import NSBOX, FakeHost, HostPopen
+from inpod import detached, pod
+from procfs import until
+from test_map import matrix, picture
+from test_words import refused
+
+pytestmark = pytest.mark.needs_root
+
+
+@pytest.fixture
+def before(host):
+    """Where to keep an earlier picture."""
+    return host.work / "before.json"
+
+
+def keep(host: FakeHost, path: Any) -> None:
+    host.nsbox("map", "--json", "-o", path, check=True)
+
+
+# ---- --diff ----
+
+def test_what_came_and_went_is_lit_and_nothing_else(host, before):
+    """Red when: a process that stays is marked; or one that is gone is forgotten."""
+    with pod(host, "web") as pause, detached(host, "web", argv=("sleep", "1000")) as old:
+        with pod(host, "gone") as gone:
+            keep(host, before)
+        host.nsbox("kill", "-s", "KILL", str(old), check=True)
+        for _ in until(20):
+            if old not in host.processes():
+                break
+        with detached(host, "web", "--share", "net", argv=("sleep", "1001")) as new:
+            said = host.nsbox("map", "--diff", before, check=True).stdout
+            signs = {int(found[2]): found[1] for found in re.finditer(r"^([+~-]?) *(\d+) [\w:]+ +[○■◆]", said, re.MULTILINE)}
+            assert signs == {pause: "", old: "-", new: "+", gone: "-"}
+            assert re.search(rf"^\+ process {new} sleep: .*\bpid [B-Z]+", said, re.MULTILINE)
+            assert re.search(rf"^- process {old} sleep: ", said, re.MULTILINE)
+            assert re.search(r"^\+ namespace pid [B-Z]+ pod web$", said, re.MULTILINE)
+            assert re.search(r"^- namespace net [B-Z]+ pod gone$", said, re.MULTILINE)
+            assert "pod gone" in said.splitlines()
+            answer = json.loads(host.nsbox("map", "--json", "--diff", before, check=True).stdout)
+            texts = [f"{one['sign']} {one['text']}" for one in answer["changes"] if one["what"] == "process"]
+            assert any(text.startswith(f"+ {new} sleep") for text in texts)
+            assert not any(f" {pause} " in text for text in texts)
+
+
+MOVER = """
+import os, sys
+from nsbox.linux import syscalls
+from nsbox.linux.flags import CloneFlag
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+syscalls.unshare(CloneFlag.CLONE_NEWUTS)
+print("moved", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_process_that_went_elsewhere_is_shown_with_both_letters(host, before):
+    """Red when: _moved compares letters; or the PIDs alone tell processes apart."""
+    mover = host.popen(["unshare", "--net", sys.executable, "-c", MOVER], user=0, stdin=subprocess.PIPE)
+    try:
+        pid = int(mover.stdout.readline())
+        keep(host, before)
+        mover.stdin.write("go\n")
+        mover.stdin.flush()
+        assert mover.stdout.readline() == "moved\n"
+        lines, _ = matrix(host, "--diff", before)
+        [line] = [line for line in lines if re.match(rf"~ *{pid} ", line)]
+        assert "◆B" in line.split()[5:] and line.endswith("uts was A")
+        assert f"~ process {pid} python: uts A became B" in lines
+    finally:
+        mover.end()
+
+
+def test_links_listeners_and_ports_are_compared_too(host, before):
+    """Red when: between() leaves one of the three out."""
+    with pod(host, "web", "--rootfs", "busybox"):
+        keep(host, before)
+        host.nsbox("publish", "web", "8080:80", check=True)
+        host.run(["ip", "link", "add", "new0", "type", "bridge"], user=0, check=True)
+        said = host.nsbox("map", "--diff", before, check=True).stdout
+        host.run(["ip", "link", "del", "new0"], user=0, check=True)
+        assert "+ link new0 down in net A yours" in said
+        assert "+ listener 127.0.0.1:8080/tcp in net A yours" in said
+        assert "+ port 127.0.0.1:8080/tcp to port 80 of pod web, open" in said
+
+
+def test_of_targets_only_their_changes_are_told(host, before):
+    """Red when: the earlier picture is not cut to the same groups."""
+    with pod(host, "web"):
+        with pod(host, "zoo"):
+            keep(host, before)
+            with detached(host, "zoo"), detached(host, "web") as new:
+                said = host.nsbox("map", "web", "--diff", before, check=True).stdout
+                assert f"+ process {new} sleep" in said and "zoo" not in said
+
+
+def test_without_changes_there_are_none(host, before):
+    """Red when: nsbox takes its own process for news."""
+    with pod(host, "web"):
+        keep(host, before)
+        said = host.nsbox("map", "--diff", before, check=True).stdout.splitlines()
+        assert said[0].startswith("Changes since ") and said[1] == "none"
+        assert not [line for line in said[2:] if line[:1] in ("+", "-", "~")]
+
+
+def test_letters_stay_what_they_were(host, before):
+    """Red when: take() does not lend the letters of the earlier picture."""
+    with pod(host, "m") as pause:
+        keep(host, before)
+        old = json.loads(before.read_text())
+        with pod(host, "a"):
+            said = host.nsbox("map", "--diff", before, check=True).stdout
+            [line] = [line for line in said.splitlines() if re.match(rf" *{pause} ", line)]
+            assert line.split()[3:8] == ["◆B"] * 5
+            _, rows = matrix(host)
+            assert rows[pause][1] == "◆C", "without the earlier picture letters go by the order of the rows"
+        assert {row["letter"] for row in old["namespaces"] if row["pids"] == [pause]} == {"B"}
+
+
+@pytest.mark.parametrize("text, status", [("", 2), ("[]", 2), ("{}", 2), ('{"format": "nsbox map 1"}', 2), ("\0", 2),
+                                          ('{"format": "nsbox map 1", "boot_id": 5, "processes": {}}', 2)])
+def test_a_file_that_is_no_picture_is_refused(host, before, text, status):
+    """Red when: load() trusts what it reads."""
+    before.write_text(text)
+    refused(host.nsbox("map", "--diff", before), status)
+
+
+def test_a_picture_of_another_boot_is_refused(host, before):
+    """Red when: numbers of another boot are compared with those of this one."""
+    keep(host, before)
+    other = json.loads(before.read_text()) | {"boot_id": "0" * 8}
+    before.write_text(json.dumps(other))
+    assert "another boot" in refused(host.nsbox("map", "--diff", before), 125)
+    assert "No such file" in refused(host.nsbox("map", "--diff", host.work / "missing"), 125)
+
+
+# ---- --watch ----
+
+def read_until(command: HostPopen, wanted: str, said: str = "", timeout: float = 60.0) -> str:
+    """What a command says, until it has said something."""
+    for _ in until(timeout):
+        if wanted in said:
+            return said
+        if select.select([command.stdout], [], [], 0.2)[0]:
+            part = os.read(command.stdout.fileno(), 1 << 16).decode(errors="replace")
+            assert part, said + command.communicate()[1]
+            said += part
+    raise AssertionError(f"{wanted!r} was not said: {said[-3000:]}")
+
+
+def test_the_watch_shows_what_changes_and_ends_by_a_signal(host):
+    """Red when: watch() draws the first picture for ever."""
+    with pod(host, "web"):
+        watch = host.nsbox_popen("map", "web", "--watch", "--interval", "0.2", "--only", "matrix")
+        said = read_until(watch, "pod web")
+        with detached(host, "web", argv=("sleep", "1000")) as new:
+            said = read_until(watch, f"+{new:>6} sleep", said)
+        watch.terminate()
+        watch.communicate(timeout=30)
+        assert watch.returncode == 143
+
+
+def test_on_a_terminal_the_watch_has_a_screen_of_its_own(host):
+    """Red when: the screen is not left when a signal comes; or more lines are written than it has."""
+    with pod(host, "web"):
+        words = " ".join([*NSBOX, "map", "--watch", "--interval", "0.2"])
+        script = f"stty rows 10 cols 80; timeout -s INT 6 {words}; echo status $?"
+        done = host.run(["script", "-qec", script, "/dev/null"], env={"TERM": "xterm"}, timeout=60)
+        said = done.stdout
+        assert said.count("\x1b[?1049h") == said.count("\x1b[?1049l") == said.count("\x1b[?25h") == 1
+        screen = said.partition("\x1b[?1049h")[2].partition("\x1b[?1049l")[0]
+        for frame in screen.split("\x1b[H")[1:]:
+            assert frame.count("\n") <= 9 and "Ctrl-C ends" in frame and "more lines" in frame
+        assert said.partition("\x1b[?1049l")[2].strip().startswith("status")
+
+
+# ---- --serve ----
+
+@contextlib.contextmanager
+def served(host: FakeHost, *words: str) -> Iterator[tuple[HostPopen, str]]:
+    server = host.nsbox_popen("map", "--serve", *words, "--interval", "0.2")
+    try:
+        url = server.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{20,}/", url), (url, server.communicate())
+        yield server, url
+        server.terminate()
+        out, err = server.communicate(timeout=30)
+        assert (server.returncode, out, err) == (143, "", "")
+    finally:
+        server.end()
+
+
+CURL = ["curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}"]
+
+
+def status(host: FakeHost, url: str, *words: str) -> int:
+    return int(host.run([*CURL, *words, url]).stdout)
+
+
+def test_the_served_page_renews_itself(host):
+    """Red when: the stream of events says nothing; or the script does not fetch the new picture."""
+    with pod(host, "web"), served(host) as (_, url), browser(host) as seen:
+        seen.open(url)
+        groups = "[...document.querySelectorAll('tr.group th')].map((one) => one.textContent)"
+        assert seen.js(groups) == ["pod web"]
+        seen.until(lambda: seen.js("document.getElementById('live').textContent") == "live")
+        with pod(host, "zoo"):
+            seen.until(lambda: seen.js(groups) == ["pod web", "pod zoo"])
+        seen.until(lambda: seen.js(groups) == ["pod web"])
+        assert seen.wrong == [] and all(one.startswith(url) for one in seen.loaded)
+
+
+def test_only_who_has_the_address_is_answered(host):
+    """Red when: the secret is not looked at; or the Host of a request may be any (DNS rebinding)."""
+    with served(host) as (_, url):
+        port = url.split(":")[2].split("/")[0]
+        assert status(host, url) == status(host, url + "picture") == 200
+        assert status(host, url, "-H", f"Host: localhost:{port}") == 200
+        for host_header in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "[::2]"):
+            assert status(host, url, "-H", f"Host: {host_header}" if host_header else "Host;") in (403, 400), host_header
+        for origin in ("http://evil.example", "null", f"https://127.0.0.1:{port}"):
+            assert status(host, url, "-H", f"Origin: {origin}") == 403
+        assert status(host, url, "-H", f"Origin: http://127.0.0.1:{port}") == 200
+        root = f"http://127.0.0.1:{port}"
+        for path in ("/", "/picture", "/x/", url.removeprefix(root)[:-2] + "/", url.removeprefix(root) + "x", "/../" + url[-5:]):
+            assert status(host, root + path, "--path-as-is") == 404, path
+        assert status(host, url, "-X", "POST") == status(host, url, "-X", "OPTIONS") == 501
+
+
+def test_the_answers_allow_no_other_site_to_read_them(host):
+    """Red when: a header allows another origin, a frame or a cache; or the server says what it is."""
+    with served(host) as (_, url):
+        said = host.run(["curl", "-s", "-D", "-", "-o", "/dev/null", url], check=True).stdout.lower()
+        assert "access-control-allow" not in said
+        for line in ("cache-control: no-store", "referrer-policy: no-referrer", "x-content-type-options: nosniff",
+                     "cross-origin-resource-policy: same-origin", "content-security-policy: frame-ancestors 'none'"):
+            assert line in said
+        assert "python" not in said
+
+
+def test_it_listens_on_loopback_alone(host):
+    """Red when: the server is bound to all addresses."""
+    with served(host) as (server, url):
+        listening = [one for net in picture(host)["nets"] for one in net["listens"]]
+        [mine] = [one for one in listening if one["port"] == int(url.split(":")[2].split("/")[0])]
+        assert (mine["proto"], mine["address"]) == ("tcp", "127.0.0.1")
+        assert host.host_pid(mine["pid"]) == server.inner_pid()
+
+
+def test_a_port_that_is_taken_is_named(host):
+    with served(host, "8123"):
+        assert "127.0.0.1:8123" in refused(host.nsbox("map", "--serve", "8123"), 125)
+
+
+def test_many_streams_and_broken_requests_do_not_stop_it(host):
+    """Red when: a client that goes away, or speaks no HTTP, ends the server or fills stderr."""
+    script = """
+import socket, sys
+port, path = int(sys.argv[1]), sys.argv[2]
+kept = []
+for number in range(60):
+    one = socket.create_connection(("127.0.0.1", port))
+    one.sendall(f"GET {path}events HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    kept.append(one)
+answers = [one.recv(12) for one in kept]
+print(sum(b"200" in one for one in answers), sum(b"503" in one for one in answers))
+for one in kept:
+    one.close()
+for junk in (b"\\0" * 5000, b"GET\\r\\n\\r\\n", b"GET " + b"/" * 70000 + b" HTTP/1.1\\r\\n\\r\\n", b"GET / HTTP/9.9\\r\\n\\r\\n"):
+    one = socket.create_connection(("127.0.0.1", port))
+    one.sendall(junk)
+    one.close()
+"""
+    with served(host) as (_, url):
+        port, path = url.removeprefix("http://127.0.0.1:").split("/", 1)
+        done = host.run([sys.executable, "-c", script, port, "/" + path], check=True)
+        served_, refused_ = map(int, done.stdout.split())
+        assert (served_, refused_) == (32, 28)
+        for _ in until(20):
+            if status(host, url) == 200:
+                break
+        assert status(host, url) == 200
