@@ -15,7 +15,7 @@ from nsbox.explain import catalogue
 # strace's lines that are not for explain although it tells calls of that name.
 TELLING_IOCTLS = ("SIOCSIFFLAGS", "TIOCSPTLCK", "TIOCGPTPEER", "TIOCSCTTY")
 OURS = '"nsbox:told"'  # explain's own log
-READING = re.compile(r"prctl\((PR_GET_|PR_CAPBSET_READ|PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET)|socket\((?!AF_INET, )")
+READING = re.compile(r"prctl\((PR_GET_|PR_CAPBSET_READ|PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET)|prlimit64\(\w+, \w+, NULL|socket\((?!AF_INET, )")
 OF_A_TREE = ("mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "chdir")
 TELLING_FILE = re.compile(r'openat\(AT_FDCWD, "(/proc/[^"]*/(?:uid_map|gid_map|setgroups|timens_offsets)|'
                           r'/proc/sys/[^"]*|/sys/fs/cgroup/[^"]*)", O_(?:WRONLY|RDWR).*\) += (\d+)$')
@@ -52,6 +52,16 @@ def calls_of(log: str) -> dict[str, list[str]]:
         else:
             lines.append(call.removesuffix("<detached ...>").removesuffix("<unfinished ...>").rstrip())
     return tasks
+
+
+def of_nsbox(log: str) -> list[list[str]]:
+    """The calls of each task until it is another program; the first one begins as nsbox."""
+    found = []
+    for number, calls in enumerate(calls_of(log).values()):
+        execs = [at for at, call in enumerate(calls) if call.startswith(("execve(", "execveat(")) and " = -1" not in call]
+        end = (execs[1:] if number == 0 else execs)[:1] or [len(calls)]
+        found.append(calls[: end[0] + 1])
+    return found
 
 
 def seen(log: str) -> dict[int, list[Seen]]:
@@ -93,6 +103,8 @@ def _walk(tasks: dict[str, list[str]], task: str, tree: bool, found: dict[int, l
 
 
 def _is_for_explain(line: str, name: str, args: str, tree: bool, written: set[str]) -> bool:
+    if name == "openat":
+        return tree and "O_CREAT" in args
     if name in OF_A_TREE:
         return tree
     if OURS in args:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from typing import Any, Callable, Iterator, Sequence
 
@@ -22,6 +23,8 @@ def tell(act: Act, args: argparse.Namespace) -> int:
         with _listening(teller):
             return int(act(args))
     finally:
+        if args.sh:
+            _write_script(args, teller.told)
         if args.events:
             _write(args.events, [json.dumps(_event(one)) for one in teller.told], "the events")
 
@@ -34,7 +37,6 @@ def _listening(teller: Teller) -> Iterator[None]:
         yield
     finally:
         syscalls.listen(None)
-        doors.close_doors()
 
 
 def _event(told: Told) -> dict[str, Any]:
@@ -42,6 +44,15 @@ def _event(told: Told) -> dict[str, Any]:
     event = told._asdict()
     del event["values"]
     return event
+
+
+def _write_script(args: argparse.Namespace, told: Sequence[Told]) -> None:
+    from ..explain.script import Script
+    from ..show.text import command_line
+
+    user = "root" if os.geteuid() == 0 else "yourself"
+    words = ["nsbox", *(word for word in sys.argv[1:] if word != "--explain")]
+    _write(args.sh, list(Script(told).lines(command_line(words), user)), "the script")
 
 
 def _write(path: str, lines: Sequence[str], what: str) -> None:

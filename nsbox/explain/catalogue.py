@@ -132,9 +132,13 @@ _FILES = {
     "fchmodat": Call((_FD, _TEXT, _MODE), "chmod(2)", "the mode of the original", plumbing=True, fds=(0,)),
     "fchownat": Call((_FD, _TEXT, _NUMBER, _NUMBER, _NUMBER), "chown(2)", "the owner of the original", plumbing=True,
                      fds=(0,)),
+    "openat": Call((_FD, _TEXT, sym.open_flags, _MODE), "open(2)", "an empty file to mount on", plumbing=True,
+                   fds=(0,)),
     "memfd_create": Call((_TEXT, _bits(MFD_CLOEXEC=fl.MFD_CLOEXEC, MFD_ALLOW_SEALING=fl.MFD_ALLOW_SEALING)),
                          "memfd_create(2)",
                          "a file in memory for a program: no file of the host is executed in the pod"),
+    "fchmod": Call((_FD, _MODE), "chmod(2)", "it can be executed, and its bytes be read by nobody", plumbing=True,
+                   fds=(0,)),
     "fcntl": Call((_FD, sym.choice(sym.FCNTLS), _SEALS), "fcntl(2)",
                   "seal the file: nobody can change these bytes any more", plumbing=True, fds=(0,)),
     "close_range": Call((_NUMBER, _NUMBER, _bits(CLOSE_RANGE_CLOEXEC=fl.CLOSE_RANGE_CLOEXEC)), "close_range(2)",
@@ -160,8 +164,15 @@ def is_told(call: str, args: Sequence[Any]) -> bool:
 def written(call: str, args: Sequence[Any]) -> str:
     """The call as strace(1) writes it, without its result."""
     known = CALLS.get(call)
-    if known is None:
-        return f"{call}({', '.join(sym.anything(arg) for arg in args)})"
+    try:
+        if known is not None:
+            return _written(call, known, args)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        pass  # told badly is better than not done: what listens must never be in the way
+    return f"{call}({', '.join(sym.anything(arg) for arg in args)})"
+
+
+def _written(call: str, known: Call, args: Sequence[Any]) -> str:
     shown = [show(arg) for show, arg in zip(known.args, args)]
     if call == "ioctl":
         shown[2] = sym.ioctl_argument(int(args[1]), args[2])
@@ -179,4 +190,7 @@ def why(call: str, args: Sequence[Any], doing: str) -> str:
     known = CALLS.get(call)
     if known is None:
         return doing
-    return known.why if isinstance(known.why, str) else known.why(args, doing)
+    try:
+        return known.why if isinstance(known.why, str) else known.why(args, doing)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return doing

@@ -10,6 +10,7 @@ close-on-exec. Law: nothing is imported here after the start, and nothing opened
 read; most of the telling is done by processes that are inside another root.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -17,16 +18,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ..linux import namespaces, syscalls
+from ..errors import NsboxError
+from ..linux import doors, namespaces, syscalls
 from . import catalogue, symbols
 
 _NUMBER_BYTES = 8
 _CALLS_AT, _TASKS_AT, _LINES_AT = 0, _NUMBER_BYTES, 2 * _NUMBER_BYTES
+_HIGH_FDS = (200, 60, 16)
 _BEARING = frozenset({"clone", "clone3"})
 _MOVING = frozenset({"setns", "unshare"})
 _EXECUTING = frozenset({"execve", "execveat"})
 # Told of a process that makes a root. What others do to directories is nsbox's own bookkeeping.
-_OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "chdir"})
+_OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "openat", "chdir"})
 _SETTING_UP = frozenset({"pause", "member"})
 # What a process is, by the function that made it, or by its file: the innermost that is known counts.
 _ROLES = {
@@ -34,6 +37,7 @@ _ROLES = {
     "net/pasta.py": "pasta", "pod/netnat.py": "guard", "pod/member.py": "member", "pod/create.py": "pause",
 }  # fmt: skip
 _MIDDLE = "linux/process.py"
+_FD_PATH = b"/proc/self/fd/"
 _PIDFD = "anon_inode:[pidfd]"
 _readlink = os.readlink
 
@@ -50,7 +54,7 @@ class Told(NamedTuple):
         error: the name of the errno, or "".
         doing: what the caller said that it is for.
         values: the arguments once more, as JSON holds them.
-        places: what is behind the descriptors among them, by their position.
+        places: what is behind the descriptors among them, by their position: a path, "pidfd:4711".
         child: the task that it gave birth to, or -1.
         moved: for each kind of namespace that changed, the inode numbers before and after.
     """
@@ -98,7 +102,9 @@ class Teller(syscalls.Listener):
 
     def __init__(self, out: Out | None = None) -> None:
         self.told: list[Told] = []
-        self._log_fd = os.memfd_create("nsbox:told", os.MFD_CLOEXEC)
+        log_fd = os.memfd_create("nsbox:told", os.MFD_CLOEXEC)
+        self._log_fd = out_of_the_way(log_fd)
+        os.close(log_fd)
         os.pwrite(self._log_fd, bytes(_LINES_AT), 0)
         self._out = out
         self.fds = (self._log_fd, *(out.fds if out is not None else ()))
@@ -106,7 +112,8 @@ class Teller(syscalls.Listener):
         self._bearing, self._child = "", -1
         self._where, self._goal = namespaces.ids_of("self"), dict[str, int]()
         self._unshown: Told | None = None
-        self._executing = 0
+        self._executing, self._places = 0, dict[str, str]()
+        self._opened: dict[int, str] = {}  # where openat2 led to, for when there is no /proc that knows us
         os.register_at_fork(after_in_child=self._born)
 
     # ---- what the listener of the system calls hears ----
@@ -114,23 +121,26 @@ class Teller(syscalls.Listener):
     def begin(self, call: str, args: tuple[object, ...]) -> None:
         if not self._hears(call, args):
             return
+        self._places = _places(call, args, self._opened)  # now: afterwards there may be no /proc to ask
         if self._out is not None and self._out.asks(call):
             self._out.before(self._told(0, call, args, 0, 0))
         if call in _BEARING:
             self._bearing, self._child = _role(call), self._next(_TASKS_AT) - 1
-        if call == "setns":  # now, for afterwards there may be no /proc to ask
+        if call == "setns":
             self._goal = _goal(*args)
         if call in _EXECUTING:
             self._executing = self._tell(call, args, 0, 0)
         elif self._is_last(call, args):
             self._tell(call, args, 0, 0)
-            self._log_fd = -1
+            self._be_deaf()
 
     def end(self, call: str, args: tuple[object, ...], result: int, code: int) -> None:
         if not self._hears(call, args):
             return
         number = self._executing if call in _EXECUTING else 0
         number = self._tell(call, args, result, code, number)
+        if call == "openat2" and not code:
+            self._opened[result] = self._places["0"].rstrip("/") + str(args[1])
         if call in _MOVING and not code:
             self._tell_move(number, self._goal if call == "setns" else _here())
         self._bearing, self._child = "", -1
@@ -143,7 +153,12 @@ class Teller(syscalls.Listener):
                 os.close(fd)
             except OSError:
                 pass  # closed together with others
+        self._be_deaf()
+
+    def _be_deaf(self) -> None:
+        """The log has been closed with others: this process is heard no more, and works at full speed."""
         self._log_fd = -1
+        doors.close_doors()
 
     def _hears(self, call: str, args: Sequence[Any]) -> bool:
         if self._log_fd < 0 or call in _OF_A_TREE and self._who not in _SETTING_UP:
@@ -169,8 +184,8 @@ class Teller(syscalls.Listener):
                 number = number or self._next(_CALLS_AT)
                 told = self._told(number, call, args, result, code)
                 self._add(told._asdict())
-        except OSError:  # closed with others: this process is heard no more
-            self._log_fd = -1
+        except OSError:
+            self._be_deaf()
             return 0
         if self._out is not None:
             self._show_move()
@@ -180,7 +195,7 @@ class Teller(syscalls.Listener):
     def _told(self, number: int, call: str, args: tuple[object, ...], result: int, code: int) -> Told:
         known = catalogue.CALLS.get(call)
         doing = self._bearing or syscalls.purpose
-        places = {str(at): _behind(args[at]) for at in (known.fds if known else ())}
+        places = self._places
         return Told(
             number, self._task, self._who, call, catalogue.written(call, args), result,
             symbols.errno_name(code) if code else "", doing, catalogue.why(call, args, doing or places.get("0", "")),
@@ -196,7 +211,7 @@ class Teller(syscalls.Listener):
             with _Locked(self._log_fd):
                 self._add({"moved": moved, "number": number, "task": self._task})
         except OSError:
-            self._log_fd = -1
+            self._be_deaf()
         self._unshown = told if moved else None
         if number:
             self._show_move()
@@ -228,6 +243,17 @@ class Teller(syscalls.Listener):
             if "call" not in line and (number := line["number"] or births.get(line["task"], 0)) in found:
                 found[number] = found[number]._replace(moved=line["moved"])
         return [found[number] for number in sorted(found)]
+
+
+def out_of_the_way(fd: int) -> int:
+    """A copy of a descriptor, close-on-exec, with a number that nobody else takes for something fixed."""
+    for lowest in _HIGH_FDS:
+        try:
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+        except OSError as err:
+            if err.errno != errno.EINVAL:  # beyond the limit of this process
+                raise
+    raise NsboxError("cannot explain: the limit on open file descriptors leaves no room", hint="ulimit -n 1024")
 
 
 class _Locked:
@@ -276,20 +302,33 @@ def _goal(fd: Any, flags: Any) -> dict[str, int]:
     """Where setns(2) leads to: of a pidfd the namespaces of that process, else that of the file."""
     names = {kind.name for kind in namespaces.KINDS if kind.flag & flags}
     try:
-        if _behind(fd) != _PIDFD:
+        place = _behind(fd)
+        if not place.startswith("pidfd:"):
             return {name: os.fstat(fd).st_ino for name in names}
-        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-            [pid] = [int(line.split()[1]) for line in file if line.startswith(b"Pid:")]
-        return {name: number for name, number in namespaces.ids_of(pid).items() if name in names}
+        found = namespaces.ids_of(place.removeprefix("pidfd:"))
+        return {name: number for name, number in found.items() if name in names}
     except (OSError, ValueError):
         return {}
 
 
+def _places(call: str, args: Sequence[Any], opened: Mapping[int, str]) -> dict[str, str]:
+    """What is behind the descriptors among the arguments, by position."""
+    known = catalogue.CALLS.get(call)
+    places = {str(at): _behind(args[at]) or opened.get(args[at], "") for at in (known.fds if known else ())}
+    if call == "fsconfig" and isinstance(args[3], bytes) and args[3].startswith(_FD_PATH):
+        places["3"] = _behind(int(args[3].removeprefix(_FD_PATH)))
+    return places
+
+
 def _behind(fd: object) -> str:
-    """The path that the kernel has for a descriptor, or ""."""
+    """The path that the kernel has for a descriptor, "pidfd:4711" for a pidfd, or ""."""
     try:
-        return _readlink(f"/proc/self/fd/{fd}")
-    except OSError:
+        place = _readlink(f"/proc/self/fd/{fd}")
+        if place != _PIDFD:
+            return place
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            return "pidfd:" + next(line.split()[1].decode() for line in file if line.startswith(b"Pid:"))
+    except (OSError, StopIteration):
         return ""
 
 

@@ -1,11 +1,17 @@
-"""What was told, for people: a few lines a call, as wide as the terminal, without colour."""
+"""What was told, for people: a few lines a call, as wide as the terminal, without colour.
 
-import fcntl
+    number, process, call and result
+    why, and where to read about it
+    which namespaces the process is in now
+    $ the same by hand
+"""
+
 import os
 import textwrap
 from collections.abc import Iterator
 
-from .teller import Told
+from .byhand import Hand
+from .teller import Told, out_of_the_way
 
 _WHO = 11
 _MARGIN = 5 + _WHO  # "  12 member     "
@@ -37,6 +43,8 @@ def _result(told: Told) -> str:
 
 
 def _wrapped(head: str, text: str, width: int) -> list[str]:
+    if len(text) > width:
+        text = text.replace("|1<<", "| 1<<")  # capabilities: too many for a line
     indent = " " * (_MARGIN + 4 if head.strip() else _MARGIN)
     return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False,
                          break_on_hyphens=False) or [head]  # fmt: skip
@@ -47,14 +55,15 @@ class Screen:
 
     def __init__(self, out_fd: int) -> None:
         """A copy of the descriptor, for 0 to 2 will be the member's. It is close-on-exec."""
-        self._fd = fcntl.fcntl(out_fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        self._fd = out_of_the_way(out_fd)
         self.fds: tuple[int, ...] = (self._fd,)
         try:
             columns = os.get_terminal_size(out_fd).columns
         except OSError:
             columns = _WIDTH_UNKNOWN
         self._width = min(max(columns, _WIDTH_MIN), _WIDTH_MAX)
-        self._said = ("", "")
+        self._said, self._line = ("", ""), ""
+        self._hand = Hand()
         self._end = "\r\n" if os.isatty(out_fd) else "\n"  # the terminal may be raw meanwhile
 
     def asks(self, call: str) -> bool:
@@ -71,6 +80,13 @@ class Screen:
             if (told.call, told.why) != self._said:  # of several in a row the first tells why
                 self._print(reason_of(told, self._width))
             self._said = told.call, told.why
+            self._by_hand(told)
+
+    def _by_hand(self, told: Told) -> None:
+        for line in self._hand.lines(told):
+            if line != self._line:
+                self._print([" " * _MARGIN + (line if line.startswith("#") else f"$ {line}")])  # whole, to be copied
+            self._line = line
 
     def moved(self, told: Told) -> None:
         self._print(move_of(told, self._width))

@@ -80,6 +80,10 @@ def _chown(path: Any, uid: int, gid: int, *, dir_fd: int | None = None) -> Said 
     return None if dir_fd is None else ("fchownat", (dir_fd, path, uid, gid, 0))
 
 
+def _created(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> Said | None:
+    return None if dir_fd is None else ("openat", (dir_fd, path, flags, mode))
+
+
 def _plain(call: str, *more: object) -> Shown:
     """The arguments as they are, and `more` of the system call's behind them."""
     return lambda *args: (call, (*args, *more))
@@ -103,6 +107,7 @@ _ROWS = (
     Door(os, "symlink", _symlink),
     Door(os, "chmod", _at("fchmodat")),
     Door(os, "chown", _chown),
+    Door(os, "fchmod", _plain("fchmod")),
     Door(os, "execve", lambda path, argv, env: ("execve", (path, argv, env))),
     Door(os, "pidfd_open", lambda pid, flags=0: ("pidfd_open", (pid, flags))),
     Door(os, "kill", _plain("kill")),
@@ -176,8 +181,10 @@ _FORK = os.fork
 
 
 def _remembering(real: Any) -> Any:
+    making = _through(real, _created)
+
     def through(path: Any, flags: int, *args: Any, **named: Any) -> int:
-        fd: int = real(path, flags, *args, **named)
+        fd: int = (making if flags & os.O_CREAT else real)(path, flags, *args, **named)
         _written.pop(fd, None)
         if flags & (os.O_WRONLY | os.O_RDWR) and isinstance(path, str) and _is_telling(path):
             _written[fd] = path

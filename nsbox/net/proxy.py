@@ -29,7 +29,7 @@ import socket
 from typing import Any, Callable, NoReturn, Sequence
 
 from ..errors import NsboxError
-from ..linux import namespaces, process, trouble
+from ..linux import namespaces, process, syscalls, trouble
 from . import podside
 from .control import Desk
 from .listen import Forward, Listening, place
@@ -136,11 +136,13 @@ def serve(
         NsboxError: it could not be set up.
     """
     try:
-        _leave_the_caller([pod_pidfd, control_fd, ready_fd, *(one.socket.fileno() for one in listeners)])
+        keep = [pod_pidfd, control_fd, ready_fd, *syscalls.listening_fds()]
+        _leave_the_caller([*keep, *(one.socket.fileno() for one in listeners)])
         descriptors = _raise_limit()
         entered_user = _enter(pod_pidfd)
         podside.ensure_address()
         confine()
+        syscalls.listen(None)  # who listens ends with the caller
     except OSError as err:
         raise NsboxError("cannot serve the pod's ports") from err
     server = _Server(listeners, descriptors)
