@@ -236,3 +236,14 @@ def test_a_bad_number_for_a_link_is_answered_with_its_unit(option, text, unit):
     """Red when: it is read as a number of seconds."""
     args = argparse.Namespace(**{"delay": None, "loss": None, "rate": None, option: text})
     assert refusal(net._shape, args) == f"cannot use --{option} {text!r}: not a number of {unit}"
+
+
+@pytest.mark.parametrize("uid, gid, owner", [
+    ("1000", "1000", (1000, 1000)), ("1", "4294967294", (1, 4294967294)), ("0", "0", None), ("1000", "0", None),
+    ("4294967295", "1", None), ("-1", "1", None), ("+1", "1", None), ("1_0", "1", None), (" 1", "1", None), ("", "1", None),
+    ("\uff11", "1", None), ("00000000001", "1", None), ("1e3", "1", None), (None, "1", None), ("1", None, None),
+])  # fmt: skip
+def test_who_called_sudo_is_an_ordinary_user_in_plain_numbers(uid, gid, owner):
+    """Red when: sudo_caller leaves out isascii, len or the limits."""
+    environ = {name: value for name, value in (("SUDO_UID", uid), ("SUDO_GID", gid)) if value is not None}
+    assert parse.sudo_caller(environ) == owner
