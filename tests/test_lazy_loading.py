@@ -15,6 +15,8 @@ from fakehost import NSBOX
 from faults import strace
 from hostile import poison, pwned
 
+from nsbox.privilege import masks
+
 pytestmark = pytest.mark.needs_root
 
 CALLS = "trace=open,openat,openat2,execve,execveat,chroot,pivot_root,setns,clone,clone3,fork,vfork"
@@ -24,6 +26,8 @@ OPENING = re.compile(r'open(?:at|at2)?\((?:[^",]*, )?"([^"]*)"')
 # What nsbox has to open inside: directories to go to, null for stdio, the multiplexor of the pty.
 ALLOWED = {"/", ".", "..", "dev", "dev/shm", "/dev/shm", "null", "/dev/null", "/dev/pts/ptmx", "/dev/ptmx",
            "/proc", "/dev/mqueue", "/nonexistent"}
+# Below a /proc and a /sys that nsbox has mounted itself: what it covers there.
+ALLOWED |= {"/sys", *masks.READ_ONLY_IN_PROC, *masks.MASKED_IN_PROC, *masks.MASKED_IN_SYS}
 # With these a C library would like to load translations, conversions and tables of names.
 TEMPTING = {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "tr_TR.ISO-8859-9", "LANGUAGE": "de:fr"}
 
