@@ -117,6 +117,16 @@ def or_none(item: Decoder) -> Decoder:
     return lambda value, where: None if value is None else item(value, where)
 
 
+def lawful(item: Callable[[Any, str], T], law: Callable[[T], str]) -> Callable[[Any, str], T]:
+    """What `item` takes, if the law finds nothing wrong with the whole."""
+    def decode(value: Any, where: str) -> T:
+        made = item(value, where)
+        if why := law(made):
+            raise _wrong(where, value, why)
+        return made
+    return decode
+
+
 def record(make: Callable[..., T], decoders: Mapping[str, Decoder]) -> Callable[[Any, str], T]:
     """A dictionary, as a named tuple. A key may be missing where the tuple has a default."""
     defaults: Mapping[str, Any] = getattr(make, "_field_defaults")

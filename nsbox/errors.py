@@ -80,6 +80,7 @@ class Interrupted(BaseException):
 
 
 _LIMITS = "a limit on namespaces is reached: nesting depth 32, or one of /proc/sys/user/max_*_namespaces"
+_NO_FILTERS = "the kernel loads no such filter of system calls; --seccomp unconfined does without one"
 _ROOT_OR_USERNS = "run it as root, or allow user namespaces for ordinary users"
 
 _UNMAPPED = "its user namespace has no such user or group: create --userns gives a pod 65536 of each"
@@ -97,6 +98,8 @@ HINTS = {
     ("setns", errno.EPERM): "joining needs root, or to own the target's user namespace and share it too",
     ("setns", errno.ESRCH): "the target has ended",
     ("pivot_root", errno.EINVAL): "the current root cannot be pivoted (an initramfs?): see --chroot",
+    ("seccomp", errno.ENOSYS): _NO_FILTERS,
+    ("seccomp", errno.EINVAL): _NO_FILTERS,
     ("mount_setattr", errno.ENOSYS): "needs Linux 5.12",
     ("openat2", errno.ENOSYS): "needs Linux 5.6 and a seccomp policy that allows openat2",
     ("setgroups", errno.EPERM): "no supplementary groups can be had here: name one group, as in USER:GROUP",

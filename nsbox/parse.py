@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from .capabilities import Rights, name_fault as capability_fault, rights_fault
 from .decode import bytes_fault
 from .errors import NsboxError, SpecError
+from .filters import NAMES, Filter
 from .runas import parse_user
 from .spec import (
     EXTRA_KINDS, ID_MAX, KIND_NAMES, NET_MODES, Owner, net_fault, normal_path, userns_fault, v4_fault,
@@ -23,7 +24,8 @@ from .words import (
 
 __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
-    "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_rights", "parse_seconds",
+    "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_rights", "parse_seccomp",
+    "parse_seconds",
     "parse_share", "parse_signal", "parse_size", "parse_sysctl", "parse_tmpfs", "parse_user", "parse_userns",
     "parse_volume", "parse_with", "quote", "split_init", "sudo_caller",
 ]
@@ -74,6 +76,18 @@ def _capabilities(words: Iterable[str], doing: str) -> frozenset[str]:
                 hint="one name each, as NET_ADMIN or CAP_NET_ADMIN; or ALL: see capabilities(7)",
             )
     return frozenset(names.values())
+
+
+def parse_seccomp(word: str) -> Filter:
+    """The filter of system calls of that name.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if word not in NAMES:
+        raise SpecError(f"cannot use seccomp filter {quote(word)}: there is none of that name",
+                        hint=f"it is one of {', '.join(NAMES)}")  # fmt: skip
+    return Filter(word)
 
 
 def parse_with(text: str) -> frozenset[str]:

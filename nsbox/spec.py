@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from . import capabilities, decode
+from . import capabilities, decode, filters
 from .capabilities import Rights
+from .filters import Filter
 from .runas import user_fault
 
 # The order in which one process may join them, names as under /proc/PID/ns: namespaces(7).
@@ -111,6 +112,7 @@ class PodSpec(NamedTuple):
         user: who runs `init`, as for a member.
         owner: who shall own that namespace, if root makes it; None is root.
         rights: those of its members and of `init`, unless a member says otherwise.
+        seccomp: the filter of its members and of `init`; None is the usual one.
     """
 
     name: str
@@ -131,6 +133,7 @@ class PodSpec(NamedTuple):
     user: str = ""
     owner: Owner | None = None
     rights: Rights = Rights()
+    seccomp: Filter | None = None
 
 
 class MemberSpec(NamedTuple):
@@ -145,6 +148,7 @@ class MemberSpec(NamedTuple):
         hostname: only for a member that does not share uts.
         user: who runs it, as :func:`runas.parse_user` takes it; "" is root, or whoever else joins.
         rights: changes to those that the pod gives its members.
+        seccomp: its filter of system calls; None is the pod's.
     """
 
     argv: tuple[bytes, ...]
@@ -155,6 +159,7 @@ class MemberSpec(NamedTuple):
     hostname: str | None = None
     user: str = ""
     rights: Rights = Rights()
+    seccomp: Filter | None = None
 
 
 # Laws: each says in a few words what is wrong, or "".
@@ -292,6 +297,9 @@ _CAPABILITIES = decode.sequence(decode.text(capabilities.name_fault), frozenset)
 _RIGHTS = decode.record(Rights, {"added": _CAPABILITIES, "dropped": _CAPABILITIES, "privileged": _FLAG})
 _TIME = decode.record(TimeOffsets, {"monotonic_s": _SECONDS, "boottime_s": _SECONDS})
 _SHARE = decode.or_none(_kinds(KIND_NAMES))
+_SECCOMP = decode.or_none(decode.lawful(decode.record(Filter, {
+    "name": decode.exactly(str), "profile": decode.exactly(str),
+}), filters.filter_fault))
 _POD = decode.record(PodSpec, {
     "name": decode.text(name_fault), "hostname": _HOSTNAME, "root": _ROOT,
     "with_kinds": _kinds(EXTRA_KINDS), "share": _SHARE,
@@ -305,6 +313,7 @@ _POD = decode.record(PodSpec, {
     "user": _USER,
     "owner": decode.or_none(decode.record(Owner, {"uid": _ID, "gid": _ID})),
     "rights": _RIGHTS,
+    "seccomp": _SECCOMP,
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,
@@ -313,6 +322,7 @@ _MEMBER = decode.record(MemberSpec, {
     "workdir": decode.or_none(_BYTES), "hostname": decode.or_none(_HOSTNAME),
     "user": _USER,
     "rights": _RIGHTS,
+    "seccomp": _SECCOMP,
 })
 
 

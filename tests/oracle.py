@@ -22,7 +22,7 @@ TELLING_FILE = re.compile(r'openat\(AT_FDCWD, "(/proc/[^"]*/(?:uid_map|gid_map|s
 CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+|\?)(?: ([A-Z]+) \(.*\))?(?: \(.*\))?$")
 # Pointers, and fields of structs that say nothing.
 NOISE = re.compile(r", child_tidptr=0x[0-9a-f]+|, stack=NULL, stack_size=0|, attr_clr=0, propagation=0 /\* MS_\?\?\? \*/, "
-                   r"userns_fd=0|0x[0-9a-f]+ (?=/\* \d+ vars)")
+                   r"userns_fd=0|, filter=0x[0-9a-f]+|0x[0-9a-f]+ (?=/\* \d+ vars)")
 FLAGS = re.compile(r"[A-Za-z0-9_<]+(?:\|[A-Za-z0-9_<]+)+")
 
 

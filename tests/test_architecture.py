@@ -12,7 +12,8 @@ PACKAGE = TOP / "nsbox"
 
 # A room imports only from floors below its own. Floor 0 is data: its few modules are one room.
 FLOORS = (
-    {"errors", "capabilities", "spec", "decode", "words", "volumes", "parse", "ports", "idranges", "runas", "sysctls"},
+    {"errors", "capabilities", "spec", "decode", "words", "volumes", "parse", "ports", "idranges", "runas", "sysctls",
+     "filters"},
     {"linux"},
     {"privilege", "net", "images"},
     {"pod"},
@@ -23,8 +24,8 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What only one room may use.
-ONLY_IN = {"ctypes": ("linux/syscalls.py", "linux/structs.py"), "prctl": "privilege/", "pyroute2": "net/",
-           "rich": ("show/", "cli/"), "jinja2": "show/", "markupsafe": "show/"}
+ONLY_IN = {"ctypes": ("linux/syscalls.py", "linux/structs.py"), "prctl": "privilege/", "pyseccomp": "privilege/",
+           "pyroute2": "net/", "rich": ("show/", "cli/"), "jinja2": "show/", "markupsafe": "show/"}
 
 # Signals go to pidfds after an identity check. Where a PID is used all the same, and why.
 SIGNALS_BY_PID: dict[str, str] = {

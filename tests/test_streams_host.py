@@ -52,16 +52,20 @@ def web(host):
     host.nsbox("rm", "-f", "web", check=True)
 
 
+@pytest.mark.parametrize("free", [[], ["--seccomp", "unconfined"]], ids=["filtered", "free"])
 @pytest.mark.parametrize("options", [["-t"], ["-T"], ["-t", "--share", "net"], ["-T", "--share", "none"]], ids=str)
-def test_G01_G02_no_member_types_or_pastes_into_the_callers_terminal(web, options):
-    """Red when: attach._stream passes a terminal on (-T), and attach.run does not make a pty (-t)."""
+def test_G01_G02_no_member_types_or_pastes_into_the_callers_terminal(web, options, free):
+    """With the filter of system calls, which forbids it, and without.
+
+    Red when: attach._stream passes a terminal on (-T), and attach.run does not make a pty (-t).
+    """
     with Terminal(web) as terminal:
         terminal.make_raw()
-        terminal.nsbox("join", "web", *options, "--", python_path(), "-I", "-S", "-c", _TYPE)
+        terminal.nsbox("join", "web", *options, *free, "--", python_path(), "-I", "-S", "-c", _TYPE)
         assert terminal.ends_with() == 0, terminal.said
         assert b"typed " in terminal.said and b"pasted" not in terminal.said
-        if "-t" in options:  # its own terminal it may type into: the attack works where it may
-            assert b"typed 24" in terminal.said, terminal.said
+        # Its own terminal it may type into, if no filter forbids that: the attack works where it may.
+        assert (b"typed 24" in terminal.said) == bool("-t" in options and free), terminal.said
         waiting = bytearray(4)
         fcntl.ioctl(terminal.slave, termios.FIONREAD, waiting)
         assert int.from_bytes(waiting, sys.byteorder) == 0, "somebody typed"

@@ -62,6 +62,7 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
                        help="which pause: the small static one, or the readable one in Python, whose "
                        "/proc/1/exe is the host's interpreter")  # fmt: skip
     options.add_rights_options(parser)
+    options.add_seccomp_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,6 +118,7 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         userns=parse.parse_userns(args.userns) if args.userns is not None else "",
         owner=parse.sudo_caller(os.environ) if args.userns is not None else None,
         rights=options.rights(args),
+        seccomp=options.seccomp(args),
     )
 
 

@@ -34,6 +34,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--share", metavar="LIST", help="what to share with the target: any of user cgroup ipc uts "
                         "net pid time mnt, with commas; +KIND adds to the default")
     parser.add_argument("--hostname", metavar="HOST", help="for a member that does not share uts")  # fmt: skip
+    options.add_seccomp_option(parser)
     options.add_root_options(parser)
     options.add_rights_options(parser)
     options.add_member_options(parser, verbs)
@@ -74,6 +75,7 @@ def _member_spec(args: argparse.Namespace) -> MemberSpec:
         hostname=parse.check_hostname(args.hostname) if args.hostname else None,
         user=options.user(args),
         rights=options.rights(args),
+        seccomp=options.seccomp(args),
     )
 
 

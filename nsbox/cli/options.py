@@ -8,6 +8,7 @@ from typing import Any, Sequence
 from .. import parse
 from ..capabilities import Rights
 from ..errors import NsboxError, SpecError
+from ..filters import Filter
 from ..spec import RootSpec, Tmpfs, Volume
 
 
@@ -174,6 +175,17 @@ def add_rights_options(parser: argparse.ArgumentParser) -> None:
 def rights(args: argparse.Namespace) -> Rights:
     """What the options of :func:`add_rights_options` say."""
     return parse.parse_rights(args.cap_add, args.cap_drop, args.privileged)
+
+
+def add_seccomp_option(parser: argparse.ArgumentParser) -> None:
+    """--seccomp."""
+    parser.add_argument("--seccomp", metavar="FILTER", help="which system calls a member may make: default; nested, "
+                        "to make namespaces inside too; unconfined")  # fmt: skip
+
+
+def seccomp(args: argparse.Namespace) -> Filter | None:
+    """The filter that --seccomp chooses, if it was given."""
+    return None if args.seccomp is None else parse.parse_seccomp(args.seccomp)
 
 
 def member_argv(args: argparse.Namespace) -> tuple[bytes, ...]:

@@ -96,6 +96,9 @@ _RIGHTS = {
                       "no core file, which would hold the program's memory"),
     "keyctl": Call((str, _TEXT), "keyctl(2), session-keyring(7)",
                    "a session keyring of its own: the keys of who called nsbox stay outside"),
+    "seccomp": Call((sym.choice({fl.SECCOMP_SET_MODE_FILTER: "SECCOMP_SET_MODE_FILTER"}), _NUMBER, _NUMBER),
+                    "seccomp(2)", "from here on the kernel asks this program about every system call, for good",
+                    form="{}, {}, {{len={}}}"),
     "write": Call((_FD, _TEXT, _NUMBER), "user_namespaces(7), proc(5)", why_.why_write, fds=(0,)),
 }  # fmt: skip
 

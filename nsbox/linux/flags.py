@@ -81,6 +81,8 @@ LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
 RLIMIT_CORE = 4
 # keyctl(2), linux/keyctl.h
 KEYCTL_JOIN_SESSION_KEYRING = 1
+# seccomp(2), linux/seccomp.h
+SECCOMP_SET_MODE_FILTER = 1
 # fsopen(2), fsconfig(2), linux/mount.h
 FSOPEN_CLOEXEC = 0x1
 FSMOUNT_CLOEXEC = 0x1

@@ -1,7 +1,7 @@
 """Structures that system calls take, as the kernel's headers lay them out. No action."""
 
 import ctypes
-from ctypes import c_int, c_uint, c_uint64
+from ctypes import c_char_p, c_int, c_uint, c_uint64, c_ushort
 
 
 class CloneArgs(ctypes.Structure):
@@ -41,3 +41,9 @@ class MountAttrStruct(ctypes.Structure):
     """struct mount_attr, 32 bytes. See mount_setattr(2)."""
 
     _fields_ = [(name, c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+class SockFprog(ctypes.Structure):
+    """struct sock_fprog: a filter program and its length in instructions of 8 bytes. See seccomp(2)."""
+
+    _fields_ = [("len", c_ushort), ("filter", c_char_p)]

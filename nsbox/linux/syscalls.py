@@ -14,7 +14,7 @@ from typing import Any, Callable, Sequence
 
 from . import flags as fl
 from .flags import CloneFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Resolve
-from .structs import CapData, CapHeader, CloneArgs, MountAttrStruct, OpenHow
+from .structs import CapData, CapHeader, CloneArgs, MountAttrStruct, OpenHow, SockFprog
 
 # CDLL(None) needs no find_library, which would start a compiler or ldconfig.
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -61,6 +61,7 @@ def _number(name: str, number: int, *argtypes: Any) -> Any:
 
 
 _NR_KEYCTL = {"x86_64": 250, "i686": 288, "armv7l": 311, "ppc64le": 271, "s390x": 280}
+_NR_SECCOMP = {"x86_64": 317, "i686": 354, "armv7l": 383, "ppc64le": 358, "s390x": 348}
 
 # fmt: off
 #                        name              arguments                                         manual page
@@ -85,6 +86,8 @@ _keyctl        = _number("keyctl",         _NR_KEYCTL.get(os.uname().machine, 21
 _execveat      = _number("execveat",       {"aarch64": 281}.get(os.uname().machine, 322),
                          c_int, c_char_p, ctypes.POINTER(c_char_p),
                          ctypes.POINTER(c_char_p), c_int)                                  # execveat(2)
+_seccomp       = _number("seccomp",        _NR_SECCOMP.get(os.uname().machine, 277),
+                         c_uint, c_uint, ctypes.POINTER(SockFprog))                        # seccomp(2)
 _pidfd_signal  = _number("pidfd_send_signal", 424, c_int, c_int, ctypes.c_void_p, c_uint)  # pidfd_send_signal(2)
 _open_tree     = _number("open_tree",      428, c_int, c_char_p, c_uint)                   # open_tree(2)
 _move_mount    = _number("move_mount",     429, c_int, c_char_p, c_int, c_char_p, c_uint)  # move_mount(2)
@@ -271,10 +274,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the caller's capabilities. What is not inheritable is not ambient either. See capset(2)."""
     sets = (effective, permitted, inheritable)
     data = CapData(*(one & 0xFFFF_FFFF for one in sets), *(one >> 32 for one in sets))
-    _call(
-        _capset, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data),
-        shown=sets,
-    )  # fmt: skip
+    _call(_capset, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data), shown=sets)
 
 
 def forbid_core_files() -> None:
@@ -289,6 +289,15 @@ def forbid_core_files() -> None:
 def join_new_session_keyring() -> None:
     """Leave the session keyring for a new one without a name. See KEYCTL_JOIN_SESSION_KEYRING in keyctl(2)."""
     _call(_keyctl, fl.KEYCTL_JOIN_SESSION_KEYRING, 0, shown=("KEYCTL_JOIN_SESSION_KEYRING", None))
+
+
+def seccomp_filter(program: bytes, flags: int) -> None:
+    """Have the kernel ask `program` about every call of the caller and its children, for good. See seccomp(2).
+
+    EACCES: that needs no_new_privs, or CAP_SYS_ADMIN in the caller's user namespace.
+    """
+    how, fprog = fl.SECCOMP_SET_MODE_FILTER, SockFprog(len(program) // 8, program)
+    _call(_seccomp, how, flags, ctypes.byref(fprog), shown=(how, flags, fprog.len))
 
 
 def open_tree(dir_fd: int, path: str, flags: OpenTreeFlag) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from .. import parse
 from ..errors import SpecError
+from ..filters import Filter
 from ..images import store as images
 from ..ports import parse_publish
 from ..spec import (
@@ -67,6 +68,10 @@ def _kinds(kinds: Iterable[str] | None) -> frozenset[str] | None:
     return parse.parse_share(kinds if isinstance(kinds, str) else ",".join(kinds) or "none", POD_KINDS)
 
 
+def _filter(name: str | None) -> Filter | None:
+    return None if name is None else parse.parse_seccomp(name)
+
+
 class Pod:
     """A pod for the length of a ``with`` block, or for longer.
 
@@ -91,6 +96,7 @@ class Pod:
         publish: "[IP:]HOST:POD[/udp]" each, as for ``nsbox create -p``.
         user: who runs `init`, as for ``nsbox create -u``.
         cap_add, cap_drop, privileged: what its members may do, as for ``nsbox create --cap-add``.
+        seccomp: which system calls members may make, as for ``nsbox create --seccomp``.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class Pod:
         cap_add: Iterable[str] = (),
         cap_drop: Iterable[str] = (),
         privileged: bool = False,
+        seccomp: str | None = None,
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
         spec = PodSpec(
@@ -141,6 +148,7 @@ class Pod:
             user=_user(user),
             owner=parse.sudo_caller(os.environ) if userns else None,
             rights=parse.parse_rights(cap_add, cap_drop, privileged),
+            seccomp=_filter(seccomp),
         )
         if spec.user and not spec.init:
             raise SpecError("cannot use user: the pause is nobody's program")
@@ -193,7 +201,8 @@ class Pod:
     def detach(self, args: Args, **options: Any) -> int:
         """Start a member that outlives this program, with a log; return its host PID.
 
-        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user, cap_add, cap_drop, privileged. See ``nsbox join -d``.
+        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user, cap_add, cap_drop, privileged, seccomp.
+        See ``nsbox join -d``.
         """
         answer = client.request("detach", target=self.name, spec=_member_spec(args, **options))
         message, _ = answer.first()
@@ -249,6 +258,7 @@ def _member_spec(
     cap_add: Iterable[str] = (),
     cap_drop: Iterable[str] = (),
     privileged: bool = False,
+    seccomp: str | None = None,
 ) -> dict[str, Any]:
     root = _root(rootfs, volumes, tmpfs)
     spec = MemberSpec(
@@ -260,6 +270,7 @@ def _member_spec(
         hostname=hostname,
         user=_user(user),
         rights=parse.parse_rights(cap_add, cap_drop, privileged),
+        seccomp=_filter(seccomp),
     )
     plain = member_spec_to_dict(spec)
     member_spec_from_dict(plain)  # checks every value
@@ -287,7 +298,7 @@ def popen(
         stdin, stdout, stderr, text, encoding, errors, universal_newlines: as for subprocess.Popen.
         member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname,
             user ("USER[:GROUP]", names and numbers of the member's root, or a number),
-            cap_add, cap_drop, privileged.
+            cap_add, cap_drop, privileged, seccomp.
 
     Raises:
         PodNotFound, PodDead: the target is not there. CommandError: it cannot be executed.

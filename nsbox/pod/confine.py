@@ -7,14 +7,16 @@ Its namespaces, keyring, root and streams are its own by then. The order is the 
   core files       none is written; other limits stay the caller's
   user             of -u
   capabilities     what is kept, none of it inheritable or ambient; no_new_privs
+  system calls     the filter decides about nsbox's own calls too, so execute.become() loads it last
 """
 
 from typing import Callable
 
 from .. import capabilities
 from ..capabilities import Keep, Rights
-from ..privilege import rights
-from ..spec import MemberSpec
+from ..filters import DEFAULT, UNCONFINED, Filter
+from ..privilege import rights, seccomp
+from ..spec import MemberSpec, PodSpec
 from .record import PodRecord
 
 # Makes the caller another user; returns the home. Gets what accounts.become() does.
@@ -39,6 +41,34 @@ def of_member(pod: PodRecord | None, spec: MemberSpec, chrooted: bool) -> Keep:
         chrooted: nsbox made its root by chroot(2).
     """
     return capabilities.settle(pod.rights if pod else Rights(), spec.rights, chrooted=chrooted)
+
+
+def calls_of_member(pod: PodRecord | None, spec: MemberSpec, chrooted: bool) -> seccomp.Program | None:
+    """The filter of system calls of a member, and beside another program's process; None for none.
+
+    What is said of the member counts before what is said of its pod; and --privileged means none.
+
+    Raises:
+        NsboxError: it has to be compiled, and that does not work.
+    """
+    kept = of_member(pod, spec, chrooted).bits
+    if spec.seccomp is not None:
+        return seccomp.program(spec.seccomp, kept)
+    if spec.rights.privileged:
+        return None
+    return seccomp.program(Filter(pod.seccomp if pod else DEFAULT), kept)
+
+
+def filter_of_pod(spec: PodSpec) -> Filter:
+    """The filter of a pod's members, and of a program as its PID 1."""
+    if spec.seccomp is not None:
+        return spec.seccomp
+    return Filter(UNCONFINED if spec.rights.privileged else DEFAULT)
+
+
+def calls_of_init(spec: PodSpec) -> seccomp.Program | None:
+    """The program of that filter. Raises as :func:`calls_of_member` does."""
+    return seccomp.program(filter_of_pod(spec), capabilities.settle(spec.rights, chrooted=spec.root.chroot).bits)
 
 
 def confine(

@@ -21,7 +21,7 @@ from .. import capabilities
 from ..errors import NsboxError, PodExists
 from ..linux import mounts, namespaces, process, syscalls
 from ..net import loopback
-from ..privilege import attributes, rights
+from ..privilege import attributes, rights, seccomp
 from ..spec import POD_KINDS, PodSpec, RootSpec
 from . import confine, devices, execute, pause, rootfs, store
 from .environment import base_environment
@@ -115,6 +115,7 @@ def _intent(spec: PodSpec) -> PodRecord:
         net=spec.net,
         sysctls=spec.sysctls,
         rights=spec.rights,
+        seccomp=confine.filter_of_pod(spec).name,
     )
 
 
@@ -198,11 +199,12 @@ def _start(
 
     entered = frozenset({"time"} if any(spec.time) else ()) | ({"user"} if spec.userns else frozenset())
     become = confine.becoming(spec.user)
+    calls = confine.calls_of_init(spec) if spec.init else None
     maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(
             namespaces.flags_of(kinds - entered),
-            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become),
+            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls),
             doing=f"create pod {spec.name!r}",
             prepare=prepare,
             before_go=write_identity,
@@ -220,7 +222,8 @@ def _start(
 
 
 def _pid_one(
-    spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool, become: confine.Become | None
+    spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool, become: confine.Become | None,
+    calls: seccomp.Program | None,
 ) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
     os.setsid()
@@ -235,7 +238,7 @@ def _pid_one(
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1
-    launcher = execute.launcher(spec.init, base_environment()) if spec.init else None
+    launcher = execute.launcher(spec.init, base_environment(), calls) if spec.init else None
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
@@ -244,7 +247,7 @@ def _pid_one(
     doing = f"create pod {spec.name!r}"
     if spec.init:
         home = confine.confine(keep, doing, become, parent_pidfd=maker_pidfd)
-        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher)
+        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher, calls)
     if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
         mounts.empty_root()
     rights.require(keep, doing)  # said now, and not to the first member

@@ -6,10 +6,10 @@ import os
 import signal
 from typing import Callable, Mapping, NamedTuple, NoReturn, Sequence
 
-from ..errors import EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, CommandError, NsboxError
+from ..errors import EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, CommandError, NsboxError, hint_for
 from ..linux import process, syscalls
 from ..linux.flags import F_ADD_SEALS, F_SEAL_ALL
-from ..privilege import attributes
+from ..privilege import attributes, seccomp
 from . import launch
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -76,13 +76,15 @@ class Launcher(NamedTuple):
     descriptors_at: int
 
 
-def launcher(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> Launcher | None:
-    """The program for :func:`become`; None on a machine that has none.
+def launcher(
+    argv: Sequence[bytes], env: Mapping[bytes, bytes], calls: seccomp.Program | None
+) -> Launcher | None:
+    """The program for :func:`become`, which loads the filter `calls`; None on a machine that has none.
 
     Made while the caller still is who made the pod: then the kernel lets nobody in there look into
     the process that runs it, whatever rights he has over the pod's user namespace.
     """
-    built = launch.program(_candidates(argv[0], env))
+    built = launch.program(_candidates(argv[0], env), filter=calls)
     if built is None:
         return None
     fd = _program_in_memory("launch", built.image)
@@ -91,8 +93,9 @@ def launcher(argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> Launcher | No
 
 
 def become(
-    argv: Sequence[bytes], env: Mapping[bytes, bytes], stdio: tuple[int, int, int], launcher: Launcher | None
-) -> NoReturn:
+    argv: Sequence[bytes], env: Mapping[bytes, bytes], stdio: tuple[int, int, int], launcher: Launcher | None,
+    calls: seccomp.Program | None,
+) -> NoReturn:  # fmt: skip
     """Turn the caller into the user's program, searched for in the PATH of `env`.
 
     Without a launcher the caller's own interpreter executes it, and is what /proc/self/exe leads to
@@ -100,6 +103,8 @@ def become(
 
     Args:
         launcher: what :func:`launcher` made of the same words.
+        calls: the filter of system calls that it made it of, loaded last, for it decides about nsbox's own
+            calls too.
 
     Raises:
         CommandError: not found (127) or not executable (126).
@@ -108,6 +113,8 @@ def become(
     process.reset_signals()
     if launcher is None:
         process.about_to_exec()
+        if calls is not None:
+            seccomp.load(calls)
         raise refusal(argv[0], _try_all(argv, env))
     os.pwrite(launcher.fd, launch.descriptors(process.hand_over_report()), launcher.descriptors_at)
     _seal(launcher.fd)
@@ -163,7 +170,7 @@ def told(command: bytes, step: int, code: int) -> NsboxError:
     call = launch.STEPS.get(step, "")
     if call == "execve":
         return refusal(command, code)
-    failure = NsboxError(f"cannot start {os.fsdecode(command)!r}")
+    failure = NsboxError(f"cannot start {os.fsdecode(command)!r}", hint=hint_for(call, code))
     failure.__cause__ = OSError(code, f"{call}: {os.strerror(code)}")
     return failure
 

@@ -24,6 +24,7 @@ class Inside(NamedTuple):
         pod_pid: in its own PID namespace, which is the pod's unless it has a deeper one.
         state: one letter, see proc_pid_stat(5).
         uid: effective user id on the host.
+        seccomp: whether it has a filter of system calls, as :func:`seccomp_mode` says it.
         shared: which kinds of namespaces it shares with the pod.
         command: its arguments, or its name in brackets where it has none.
     """
@@ -34,6 +35,7 @@ class Inside(NamedTuple):
     state: str
     uid: int
     start_time: int
+    seccomp: str
     shared: frozenset[str]
     command: tuple[str, ...]
 
@@ -119,9 +121,15 @@ def _look(pid: int, wanted: dict[str, int]) -> Inside | None:
         fields[0],
         int(status["Uid"].split()[1]),
         int(fields[19]),
+        seccomp_mode(status),
         shared,
         command_of(pid, status["Name"]),
     )
+
+
+def seccomp_mode(status: dict[str, str]) -> str:
+    """Of /proc/PID/status: "filter", "off", or "strict", which nobody uses any more. See seccomp(2)."""
+    return {"0": "off", "1": "strict", "2": "filter"}.get(status.get("Seccomp", "0"), "unknown")
 
 
 def _inode(pid: int, kind: str) -> int:

@@ -17,7 +17,7 @@ from ..errors import NsboxError, PodDead, PodNotFound, SpecError
 from ..linux import mounts, namespaces, process, syscalls
 from ..linux.flags import CloneFlag
 from ..net import loopback
-from ..privilege import attributes, rights
+from ..privilege import attributes, rights, seccomp
 from ..spec import MemberSpec, RootSpec
 from . import confine, devices, execute, rootfs, statedir, store
 from .environment import base_environment
@@ -45,6 +45,7 @@ class Joining(NamedTuple):
     become: confine.Become | None
     launcher: execute.Launcher | None
     identity: tuple[int, int] | None
+    calls: seccomp.Program | None
 
 
 def start(
@@ -64,6 +65,7 @@ def start(
         PodDead: the target ended. CommandError: 127 or 126. NsboxError: a step failed.
     """
     _check(target, spec)
+    calls = confine.calls_of_member(target.pod, spec, _is_chrooted(target, spec))
     own_root = spec.root is not None and bool(spec.root.path)
     todo = plan(target, spec.share, own_root)
     identity = identity_in(target) if "user" in todo.enter else None
@@ -80,7 +82,7 @@ def start(
         spec.hostname or (target.pod.hostname if target.pod else ""),
         stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
         confine.becoming(spec.user),
-        execute.launcher(spec.argv, base_environment(spec.env)), identity,
+        execute.launcher(spec.argv, base_environment(spec.env), calls), identity, calls,
     )  # fmt: skip
     try:
         if target.pod is None or store.is_lent(target.pod):
@@ -221,21 +223,21 @@ def _become_member(joining: Joining) -> NoReturn:
         loopback.bring_up()
     null_fd = _enter_root(joining)
     stdio = joining.stdio(null_fd)
-    keep = confine.of_member(joining.target.pod, spec, _is_chrooted(joining))
+    keep = confine.of_member(joining.target.pod, spec, _is_chrooted(joining.target, spec))
     home = confine.confine(
         keep, f"join {joining.target.label}", joining.become,
         parent_pidfd=joining.client_pidfd, terminal_fd=stdio[0] if joining.terminal else -1,
     )  # fmt: skip
     _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
     env = base_environment(spec.env, terminal=joining.terminal, home=home)
-    execute.become(spec.argv, env, stdio, joining.launcher)
+    execute.become(spec.argv, env, stdio, joining.launcher, joining.calls)
 
 
-def _is_chrooted(joining: Joining) -> bool:
+def _is_chrooted(target: Target, spec: MemberSpec) -> bool:
     """Whether nsbox made the member's root by chroot(2), its own or its pod's."""
-    if joining.root is not None and joining.root.path:
-        return joining.root.chroot
-    return joining.target.pod is not None and joining.target.pod.chroot
+    if spec.root is not None and spec.root.path:
+        return spec.root.chroot
+    return target.pod is not None and target.pod.chroot
 
 
 def _enter_root(joining: Joining) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 from ..capabilities import names_of, settle
 from ..linux import mounts, procfs
 from ..privilege import masks, rights
+from .inside import seccomp_mode
 from .record import PodRecord
 
 # As proc_pid_status(5) has them.
 _SETS = {"effective": "CapEff", "permitted": "CapPrm", "inheritable": "CapInh", "bounding": "CapBnd",
          "ambient": "CapAmb"}  # fmt: skip
-_SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
 _KERNELS = ("proc", "sysfs")
 _MASKED = {*(f"/proc/{name}" for name in masks.MASKED_IN_PROC), *(f"/sys/{name}" for name in masks.MASKED_IN_SYS)}
 
@@ -33,7 +33,7 @@ def of_process(pid: int) -> dict[str, Any]:
         "groups": [int(word) for word in status["Groups"].split()],
         "capabilities": {name: names_of(int(status[key], 16)) for name, key in _SETS.items()},
         "no_new_privs": status["NoNewPrivs"] == "1",
-        "seccomp": _SECCOMP.get(status.get("Seccomp", "0"), "unknown"),
+        "seccomp": seccomp_mode(status),
         "root_is_uid": next((outside - first for first, outside, count in uid_map if first == 0), None),
         "uid_map": [list(row) for row in uid_map],
         "gid_map": [list(row) for row in procfs.id_map(pid, "gid")],
@@ -75,4 +75,5 @@ def of_members(record: PodRecord) -> dict[str, Any]:
         "privileged": record.rights.privileged,
         "cap_add": sorted(record.rights.added),
         "cap_drop": sorted(record.rights.dropped),
+        "seccomp": record.seccomp,
     }

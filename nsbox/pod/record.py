@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .. import decode
 from ..capabilities import Rights
 from ..errors import SpecError
+from ..filters import DEFAULT
 from ..linux.process import Identity
 from ..spec import ID_MAX, KIND_NAMES, Owner, rights_from_dict
 from .files import CorruptFile
@@ -38,6 +39,7 @@ class PodRecord(NamedTuple):
         uid_map: (inside, outside, how many) each: ids that no other pod may get. gid_map: the same.
         owner: the ordinary user to whom root gave the user namespace, or None.
         rights: those of its members, as in PodSpec.
+        seccomp: the name of the filter that members get, as in filters.Filter.
     """
 
     id: str
@@ -62,6 +64,7 @@ class PodRecord(NamedTuple):
     gid_map: tuple[tuple[int, int, int], ...] = ()
     owner: Owner | None = None
     rights: Rights = Rights()
+    seccomp: str = DEFAULT
 
 
 class MemberRecord(NamedTuple):
@@ -135,6 +138,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         gid_map=_id_map(data, "gid_map"),
         owner=_owner(data),
         rights=_rights(data.get("rights", {})),  # nor had all of them these
+        seccomp=_typed(data, "seccomp", str) if "seccomp" in data else DEFAULT,  # or without filters
     )
 
 

@@ -84,6 +84,7 @@ def process_rows(record: PodRecord) -> list[dict[str, Any]]:
             "ppid": one.ppid,
             "state": one.state,
             "uid": one.uid,
+            "seccomp": one.seccomp,
             "shares": sorted(one.shared),
             "command": list(one.command),
         }

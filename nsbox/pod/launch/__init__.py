@@ -8,6 +8,8 @@ import os
 import struct
 from typing import NamedTuple, Sequence
 
+from ...privilege import seccomp
+
 MACHINES = ("x86_64", "aarch64")
 
 # What it shall do besides: bits of `what`.
@@ -27,18 +29,6 @@ _DESCRIPTORS = struct.Struct("<III")
 _INSTRUCTION_BYTES = 8  # sizeof(struct sock_filter)
 
 
-class Filter(NamedTuple):
-    """A filter of system calls for the command. See seccomp(2).
-
-    Attributes:
-        code: struct sock_filter, one after another.
-        flags: SECCOMP_FILTER_FLAG_*.
-    """
-
-    code: bytes
-    flags: int = 0
-
-
 class Built(NamedTuple):
     """A program that lacks only the numbers of its descriptors.
 
@@ -52,7 +42,7 @@ class Built(NamedTuple):
 
 
 def program(
-    candidates: Sequence[bytes], what: int = 0, filter: Filter | None = None, machine: str | None = None
+    candidates: Sequence[bytes], what: int = 0, filter: seccomp.Program | None = None, machine: str | None = None
 ) -> Built | None:
     """Return the program that becomes the first of `candidates` that can be executed.
 
