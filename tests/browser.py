@@ -112,7 +112,11 @@ class Browser:
 
     def screenshot(self) -> "Pixels":
         """What there is to see."""
-        return Pixels(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
+        return Pixels(self.screenshot_png())
+
+    def screenshot_png(self) -> bytes:
+        """The same as a file."""
+        return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
 
     def spoken(self) -> list[tuple[str, str]]:
         """(role, name) of what a screen reader is told, in order."""

@@ -23,6 +23,7 @@ sys.path.insert(0, str(TOP))  # nsbox is this checkout's, whatever is installed
 
 BUDGET_S = 40.0  # of the rounds; making the host and the pause part take about five seconds more
 ROUNDS_MAX = 60
+MAP_ROUNDS = 15
 WAIT_S = 10.0
 UP_S = 0.05      # a resident set that stays the same for so long is that of a process at rest
 
@@ -194,7 +195,40 @@ def weigh(pid: int) -> dict[str, Any]:
             "exe": os.readlink(f"/proc/{pid}/exe")}
 
 
+# ---- map ----
+
+CROWD = (100, 5)  # pods, and processes in each: the pause, a shell, and what that started
+CROWD_QUICK = (3, 5)
+
+
+def measure_map(_scratch: Path, _rootfs: str, quick: bool) -> dict[str, Any]:
+    """Time the map of many processes beside lsns, which shows the same without networks and pods."""
+    import nsbox as library
+
+    pods, each = CROWD_QUICK if quick else CROWD
+    nsbox = [str(Path(sys.executable).with_name("nsbox"))]
+    made = [library.Pod(f"crowd{number:03}", keep=True).create() for number in range(pods)]
+    for pod in made:
+        pod.detach(["sh", "-c", "sleep 1000 & " * (each - 2) + "wait"])
+    rows = [Row("floor", "python -I -c pass", lambda: run(sys.executable, "-I", "-c", "pass"), starts=1),
+            Row("text", "nsbox map", lambda: run(*nsbox, "map"), starts=1),
+            Row("text", "lsns", lambda: run("lsns")),
+            Row("json", "nsbox map --json", lambda: run(*nsbox, "map", "--json"), starts=1),
+            Row("json", "lsns -J", lambda: run("lsns", "-J"))]
+    times: dict[Row, list[float]] = {row: [] for row in rows}
+    try:
+        for _ in range(2 if quick else MAP_ROUNDS):
+            for row in rows:
+                began = time.perf_counter()
+                row.action()
+                times[row].append((time.perf_counter() - began) * 1000)
+    finally:
+        for pod in made:
+            pod.remove(force=True)
+    return {"pods": pods, "processes": pods * each, "rounds": len(times[rows[0]]), "rows": compare(times), "left_out": {}}
+
+
 if __name__ == "__main__":
-    PARTS = {"pause": measure_pauses, "pods": measure_pods}
+    PARTS = {"pause": measure_pauses, "pods": measure_pods, "map": measure_map}
     scratch, rootfs, speed, *parts = sys.argv[1:]
     json.dump({part: PARTS[part](Path(scratch), rootfs, speed == "quick") for part in parts}, sys.stdout)

@@ -39,6 +39,18 @@ def test_every_verb_and_the_library_are_compared(answer):
 
 @pytest.mark.slow
 @pytest.mark.needs_root
+def test_the_map_is_compared_with_lsns(answer):
+    """Red when: measure_map() takes its pods away before it measures; or leaves one of its rows out."""
+    part = answer["map"]
+    assert (part["pods"], part["processes"], part["rounds"]) == (3, 15, 2)
+    rows = {row["name"]: row for row in part["rows"]}
+    assert {*rows} == {"python -I -c pass", "nsbox map", "lsns", "nsbox map --json", "lsns -J"}
+    for ours, theirs in (("nsbox map", "lsns"), ("nsbox map --json", "lsns -J")):
+        assert rows[theirs]["nsbox_to_this"] == pytest.approx(rows[ours]["median_ms"] / rows[theirs]["median_ms"])
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root
 def test_each_ratio_is_that_of_the_medians(answer):
     """Red when: compare() in measure.py takes another row than the group's first."""
     for row in answer["pods"]["rows"]:

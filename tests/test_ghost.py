@@ -9,9 +9,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from conftest import skip_or_fail, why_no_root
+from conftest import needs_program, skip_or_fail, why_no_root
 from fakehost import NSBOX, PATH, UID, FakeHost
 from procfs import TOP
 
@@ -68,6 +69,19 @@ def test_the_same_for_an_ordinary_user(base, user_ghost_store):
     """Red when: the same without root."""
     with FakeHost(base, uid=UID, store=user_ghost_store) as host:
         check_demo(host)
+
+
+def test_the_pictures_of_the_readme_can_be_drawn_again(tmp_path, ghost_store):
+    """Red when: the script draws before Ghost answers, or another pod than that of the README."""
+    needs_program("chromium")
+    subprocess.run([TOP / "scripts/pictures", tmp_path], check=True, env={**os.environ, "NSBOX_STORE": str(ghost_store)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in (TOP / "docs").iterdir())
+    for name in ("page-light.png", "page-dark.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    for svg in (tmp_path / "map.svg", TOP / "docs/map.svg"):
+        words = "".join(ElementTree.parse(svg).getroot().itertext())
+        for word in ("pod blog", "nginx", "node", "127.0.0.1:8080/tcp", "80/tcp nginx", "2368/tcp node"):
+            assert word in words
 
 
 def test_the_demo_leaves_a_taken_port_and_its_owner_alone(base, ghost_store):

@@ -106,7 +106,7 @@ def test_no_line_is_wider_than_the_terminal(host, columns):
         assert max(len(line) for line in bare.splitlines()) <= columns
 
 
-def test_a_hostile_name_steers_no_terminal(host):
+def test_G14_a_hostile_name_steers_no_terminal(host):
     """Red when: the name of a process is printed as it is."""
     evil = "\x1b[2J\x1b]0;\x07"
     code = f"import time; open('/proc/self/comm', 'w').write({evil!r}); time.sleep(1000)"

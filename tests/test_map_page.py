@@ -170,7 +170,7 @@ def test_without_scripts_the_picture_is_there(host):
 EVIL = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\"'><b>&amp;{{ 7*7 }}", "\x1b[2J\x07\u202e`\\")
 
 
-def test_hostile_names_are_words_and_nothing_else(host):
+def test_G14_hostile_names_are_words_and_nothing_else(host):
     """Red when: autoescape is off; the data for the script is written without tojson; or finalize is left out."""
     code = "import sys, time\nopen('/proc/self/comm', 'wb').write(sys.argv[1].encode()[:15])\nprint(flush=True)\ntime.sleep(1000)"
     keepers = [host.popen(["unshare", "--uts", "python3", "-c", code, name], user=0) for name in EVIL]

@@ -3,11 +3,13 @@
 import os
 import re
 import stat
+import subprocess
 from xml.etree import ElementTree
 
 import pytest
 from conftest import needs_program
 from inpod import detached, pod
+from procfs import TOP
 from test_map import COLUMNS, picture
 
 pytestmark = pytest.mark.needs_root
@@ -72,7 +74,7 @@ def test_a_picture_of_one_part_is_sound(host, only):
         assert re.findall(r'<section id="(\w+)"', page) == [only]
 
 
-def test_hostile_names_stay_words(host):
+def test_G14_hostile_names_stay_words(host):
     """Red when: autoescape is off; or _dot leaves quotes or backslashes as they are."""
     code = "import sys, time\nopen('/proc/self/comm', 'wb').write(sys.argv[1].encode()[:15])\nprint(flush=True)\ntime.sleep(1000)"
     keepers = [host.popen(["unshare", "--uts", "python3", "-c", code, name], user=0) for name in EVIL]
@@ -133,3 +135,16 @@ def nsbox_words():
 def test_what_does_not_go_together_is_refused(host, words):
     done = host.nsbox("map", *words)
     assert done.returncode == 2 and done.stderr.startswith("nsbox: cannot ") and not (host.work / "x").exists()
+
+
+def test_the_script_of_the_pictures_tells_its_use():
+    asked = subprocess.run([TOP / "scripts/pictures", "--help"], capture_output=True, text=True, check=True)
+    assert asked.stdout.startswith("usage: scripts/pictures ")
+    wrong = subprocess.run([TOP / "scripts/pictures", "--no-such"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "") and wrong.stderr.startswith("usage: scripts/pictures ")
+
+
+def test_the_pictures_of_the_readme_are_there():
+    """Red when: the README shows a picture that is not in the checkout."""
+    for name in re.findall(r'(?:\]\(|src(?:set)?=")(docs/[^)"]+)', (TOP / "README.md").read_text()):
+        assert (TOP / name).stat().st_size > 10_000, name

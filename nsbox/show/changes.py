@@ -75,7 +75,7 @@ def _processes(view: View, earlier: View) -> Iterator[Change]:
             yield Change("~", "process", f"{one['pid']} {one['name']}: {', '.join(moves)}")
     for sign, keys in (("+", came), ("-", went)):
         if count := sum(key in home for key in keys):
-            yield Change(sign, "process", f"{count} of the host")
+            yield Change(sign, "process", f"{count} of the host's own")
 
 
 def _at_home(view: View) -> set[tuple[int, int]]:

@@ -4,17 +4,18 @@ All text is in a font in which each character is 0.6 of its size wide, so that w
 told without measuring.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .rows import Block, Row
 from .trees import Node
-from .view import Cell
+from .view import SHAPES, Cell
 
 CHAR = 7.8  # of 13 pixels, the size of all text but headings
 ROW = 26
-MARK = 24  # how wide a namespace is, as shape and letter
+MARK = 26  # how wide a namespace is, as shape and letter
 _HEADS = {"cgroup": "cgrp"}
+SIGNS = {"new": "+", "gone": "−", "moved": "~"}
 
 
 class Text(NamedTuple):
@@ -25,6 +26,7 @@ class Text(NamedTuple):
     text: str
     style: str = ""
     anchor: str = "start"
+    faded: bool = False
     what: str = "text"
 
 
@@ -35,6 +37,7 @@ class Mark(NamedTuple):
     y: float
     cell: Cell
     label: str
+    faded: bool = False
     what: str = "mark"
 
 
@@ -87,8 +90,12 @@ _FIRST_CELL = _NAME + _NAME_WIDTH
 _NOTE_WIDTH = 230
 
 
-def matrix(found: Sequence[Block], kinds: Sequence[str]) -> Drawing:
-    """Processes × kinds, a panel for each group."""
+def matrix(found: Sequence[Block], kinds: Sequence[str], *, compared: bool = False) -> Drawing:
+    """Processes × kinds, a panel for each group.
+
+    Args:
+        compared: what did not change is faded.
+    """
     items: list[Item] = [
         Text(_FIRST_CELL + _CELL * number + _CELL / 2, 14, _HEADS.get(kind, kind), "head", "middle")
         for number, kind in enumerate(kinds)
@@ -104,22 +111,34 @@ def matrix(found: Sequence[Block], kinds: Sequence[str]) -> Drawing:
             items.append(Text(_FIRST_CELL + 8, y + 18, cut(block.summary, width - _FIRST_CELL - 16), "muted"))
             y += ROW
         for row in block.rows:
-            items += _matrix_row(row, block, y + ROW / 2)
+            drawn = _matrix_row(row, block, y + ROW / 2)
+            items += (item._replace(faded=True) for item in drawn) if compared and not row.change else drawn
             y += ROW
         y += 6 + 10
-    return Drawing(width, y - 10, tuple(items))
+    items += _legend(y + 12)
+    return Drawing(width, y + 26, tuple(items))
 
 
-def _matrix_row(row: Row, block: Block, middle: float) -> list[Item]:
+def _legend(middle: float) -> Iterator[Item]:
+    """What the shapes mean."""
+    x = 14.0
+    for shape, letter in zip(("own", "shared", "alone"), "ABC"):
+        yield Mark(x + MARK / 2, middle, Cell("", letter, shape, 0), SHAPES[shape])
+        yield Text(x + MARK + 8, middle + 4.5, SHAPES[shape], "muted")
+        x += MARK + 20 + length(SHAPES[shape])
+    yield Text(x, middle + 4.5, "same letter in a column: same namespace", "muted")
+
+
+def _matrix_row(row: Row, block: Block, middle: float) -> list[Text | Mark]:
     base = middle + 4.5
     if block.what == "host" and " process" in row.name:
         own = "you, " * (row.cells[0].shape == "own")
-        items: list[Item] = [Text(14, base, cut(own + row.name, _FIRST_CELL - 20), "strong" if own else "muted")]
+        items: list[Text | Mark] = [Text(14, base, cut(own + row.name, _FIRST_CELL - 20), "strong" if own else "muted")]
     else:
-        items = [Text(_PID_END, base, str(row.pids[0]) if row.pids else "gone", "muted", "end"),
+        items = [Text(_PID_END, base, f"{SIGNS.get(row.change, '')} {row.pids[0]}".lstrip(), "muted", "end"),
                  Text(_NAME, base, cut(row.name, _NAME_WIDTH))]  # fmt: skip
     for number, cell in enumerate(row.cells):
-        label = f"{row.name}: {cell.kind} {cell.letter or '?'}"
+        label = f"{row.name}: {cell.kind} {cell.letter or '?'}" + (f", was {cell.was}" if cell.was else "")
         items.append(Mark(_FIRST_CELL + _CELL * number + _CELL / 2, middle, cell, label))
     end = _FIRST_CELL + _CELL * len(row.cells) + 16
     return [*items, Text(end, base, cut(row.note, _NOTE_WIDTH), "muted")]
@@ -171,18 +190,25 @@ def _words(node: Node, x: float, middle: float, items: list[Item]) -> float:
 
 # ---- put together ----
 
-def stack(parts: Sequence[tuple[str, Drawing]], gap: float = 28) -> Drawing:
-    """Drawings below each other, each with a heading."""
+_GAP_X, _GAP_Y, _HEADING = 48, 30, 34
+_PAGE_WIDTH = 860
+
+
+def stack(parts: Sequence[tuple[str, Drawing]]) -> Drawing:
+    """Drawings with a heading each, below each other; beside each other where there is room."""
     items: list[Item] = []
-    y, width = 0.0, 0.0
+    x, y, bottom, width = 0.0, 0.0, 0.0, 0.0
     for heading, part in parts:
+        wide = max(part.width, length(heading) * 1.25)
+        if x + wide > max(_PAGE_WIDTH, width):
+            x, y = 0.0, bottom + _GAP_Y
+        down = y + _HEADING * bool(heading)
         if heading:
-            items.append(Text(0, y + 18, heading, "title"))
-            y += 34
-        items += (moved(item, 0, y) for item in part.items)
-        y += part.height + gap
-        width = max(width, part.width, length(heading) * 1.2)
-    return Drawing(width, y - gap, tuple(items))
+            items.append(Text(x, y + 18, heading, "title"))
+        items += (moved(item, x, down) for item in part.items)
+        bottom, width = max(bottom, down + part.height), max(width, x + wide)
+        x += wide + _GAP_X
+    return Drawing(width, bottom, tuple(items))
 
 
 def moved(item: Item, right: float, down: float) -> Item:

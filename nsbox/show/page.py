@@ -24,6 +24,7 @@ _COMMON: dict[str, Any] = {
     "loader": jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
     "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True,
 }  # fmt: skip
+_HEADINGS = {"networks": "Networks", "pids": "PIDs at each level", "owners": "Owners"}
 HUES = 8
 
 
@@ -63,11 +64,13 @@ def svg(view: View, parts: Sequence[str], *, unfold: bool = False) -> str:
     drawings = []
     for part in parts:
         if part == "matrix":
-            drawings.append(("", drawing.matrix(rows.blocks(view, unfold=unfold), view.picture["kinds"])))
+            found = rows.blocks(view, unfold=unfold)
+            compared = view.earlier is not None
+            drawings.append(("", drawing.matrix(found, view.picture["kinds"], compared=compared)))
         elif part == "networks":
-            drawings.append((trees.HEADINGS[part], plan.draw(view)))
+            drawings.append((_HEADINGS[part], plan.draw(view)))
         else:
-            drawings.append((trees.HEADINGS[part], drawing.tree(trees.TREES[part](view))))
+            drawings.append((_HEADINGS[part], drawing.tree(trees.TREES[part](view))))
     return _environment().get_template("picture.svg.j2").render(
         drawing=drawing.stack(drawings), title=f"Namespaces of {view.picture['hostname']}", description=describe(view)
     )  # fmt: skip

@@ -10,6 +10,7 @@ from .view import Cell, View
 _ROW, _HEAD, _PAD = 22, 34, 12
 _WIDTH_MIN, _WIDTH_MAX = 240.0, 400.0
 _GAP_X, _GAP_Y = 130, 16
+_STRIP = 820.0
 _CENTRE_UP_TO = 900  # a higher column begins at the top, where people look first
 
 Anchor = tuple[Any, ...]  # what a line can lead to: a link of a network, who listens there, or the network
@@ -106,6 +107,7 @@ def _laid_out(own: list[_Net], others: list[_Net], idle: list[Cell], view: View)
     bottom = max(y - _GAP_Y, start + tall, 0)
     lines = [*_cables(view, places), *_published(view, places)]
     width = max(x + right + 60 * any(line.style == "cable tie" for line in lines), left, _WIDTH_MAX)
+    width = max(width, min(len(idle) * (MARK + 6.0), _STRIP))
     bottom = _idle_strip(idle, width, bottom, items)
     return Drawing(width, bottom, (*lines, *items))
 
@@ -172,6 +174,8 @@ def _idle_strip(idle: list[Cell], width: float, y: float, items: list[Item]) -> 
     y += 30 if y else 16
     items.append(Text(0, y, text, "muted"))
     x = length(text) + 2 * CHAR
+    if x + len(idle) * (MARK + 6) > width:
+        x, y = 0, y + MARK + 6
     for cell in idle:
         if x + MARK > width:
             x, y = 0, y + MARK + 6

@@ -40,7 +40,7 @@
     detail.replaceChildren();
     const title = element("h2", undefined, detail);
     const mark = element("span", row.letter, title);
-    mark.className = `ns ${row.shape} h${row.hue}`;
+    mark.className = `ns kept ${row.shape} h${row.hue}`;
     element("span", `${row.kind}:[${id}]`, title);
     element("p", row.name, detail);
     const list = element("dl", undefined, detail);
