@@ -13,6 +13,7 @@ from typing import Callable
 
 from ..errors import Interrupted, NsboxError
 from ..linux import borrowed
+from ..show.text import printable
 
 FREE_FDS = 24  # a pod with a rootfs takes 18; running out half way would leave a record behind
 callers_umask = 0o077  # for files that the caller asked for by name
@@ -105,10 +106,16 @@ def answer(make: Callable[[], str], undo: Callable[[], object]) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Print lines on stderr. Where that is full or broken, the exit status alone must do."""
+    """Print lines on stderr, nothing in which steers a terminal. Where stderr is full or broken, the exit
+    status alone must do."""
+    if lines:
+        tell_text("\n".join(printable(line) for line in lines))
+
+
+def tell_text(text: str) -> None:
+    """Print text of many lines on stderr, in the same way."""
     try:
-        for line in lines:
-            print(line, file=sys.stderr)
+        print(*(printable(line) for line in text.split("\n")), sep="\n", file=sys.stderr)
         sys.stderr.flush()
     except OSError:
         _drop(2)

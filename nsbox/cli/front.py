@@ -16,7 +16,6 @@ from ..errors import (
     hint_for,
     one_line,
 )
-from ..show.text import printable
 from ..words import quote
 from . import clean
 from .options import AnyOrder, Formatter
@@ -103,10 +102,10 @@ def _fail(err: NsboxError, debug: bool) -> int:
     if debug:
         import traceback
 
-        clean.tell(*traceback.format_exception(err))
-    lines = [f"nsbox: {printable(one_line(err))}"]
+        clean.tell_text("".join(traceback.format_exception(err)))
+    lines = [f"nsbox: {one_line(err)}"]
     if err.hint:
-        lines.append(f"hint: {printable(err.hint)}")
+        lines.append(f"hint: {err.hint}")
     clean.tell(*lines)
     return err.exit_status
 
@@ -145,7 +144,7 @@ def _without_verb(words: list[str]) -> int:
     """Help, the version, or a mistake."""
     parser = build_parser(list(VERBS))
     if not words:
-        clean.tell(parser.format_help())
+        clean.tell_text(parser.format_help())
         return EXIT_USAGE
     if not words[0].startswith("-"):
         import difflib  # only mistakes need it

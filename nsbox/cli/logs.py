@@ -33,19 +33,26 @@ def run(args: argparse.Namespace) -> int:
     if args.follow and len(found) > 1:
         pids = " ".join(str(member.process.pid) for _, member in found if member.process)
         raise NsboxError(f"cannot follow {len(found)} logs at once", hint=f"name one by its PID: {pids}")
-    on_terminal = os.isatty(1)
+    spelled = _Speller() if os.isatty(1) else None
     for pod, member in found:
         if len(found) > 1 and member.process is not None:
             print(f"==> {member.process.pid} <==", file=sys.stderr, flush=True)
         for data in wait.log(pod, member, follow=args.follow):
-            sys.stdout.buffer.write(_spelled(data) if on_terminal else data)
+            sys.stdout.buffer.write(spelled(data) if spelled else data)
             sys.stdout.buffer.flush()
     return 0
 
 
-def _spelled(data: bytes) -> bytes:
-    """Control characters of a member must not reach the terminal; line ends and tabs may."""
-    text = os.fsdecode(data)
-    from ..show.text import printable
+class _Speller:
+    """Spells control characters out, which must not reach the terminal; line ends and tabs may."""
 
-    return "".join(c if c in "\n\t" else printable(c) for c in text).encode()
+    def __init__(self) -> None:
+        import codecs
+
+        # What is no UTF-8 becomes what printable() spells as bytes; a character may come in two pieces.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+    def __call__(self, data: bytes) -> bytes:
+        from ..show.text import printable
+
+        return "".join(c if c in "\n\t" else printable(c) for c in self._decoder.decode(data)).encode()

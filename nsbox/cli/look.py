@@ -83,14 +83,14 @@ def print_tree(about: dict[str, Any], indent: str) -> None:
     """Values as indented words."""
     for key, value in about.items():
         if isinstance(value, dict):
-            print(f"{indent}{key}:")
+            print(f"{indent}{text.printable(key)}:")
             print_tree(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            print(f"{indent}{key}:")
+            print(f"{indent}{text.printable(key)}:")
             for row in value:
                 print(f"{indent}  - " + "  ".join(f"{name}={_word(item)}" for name, item in row.items()))
         else:
-            print(f"{indent}{key}: {_word(value)}")
+            print(f"{indent}{text.printable(key)}: {_word(value)}")
 
 
 def _word(value: object) -> str:

@@ -76,8 +76,8 @@ def program(name: str, package: str) -> Outcome:
 
 def hidden_processes() -> Outcome:
     """Whether /proc hides other users' processes. See hidepid in proc(5)."""
-    lines = (line.split(" ") for line in (read("/proc/self/mounts") or "").splitlines())
-    options = [fields[3] for fields in lines if fields[1] == "/proc"]  # the last one lies on top
+    lines = (line.split(" ") for line in (read("/proc/self/mounts") or "").split("\n"))
+    options = [fields[3] for fields in lines if fields[1:2] == ["/proc"]]  # the last one lies on top
     found = [word for word in (options[-1] if options else "").split(",") if word.startswith("hidepid=")]
     if found and found[-1] not in ("hidepid=0", "hidepid=off"):
         return Outcome(NOTE, f"/proc is mounted with {found[-1]}: as an ordinary user you see your own processes only")

@@ -7,7 +7,6 @@ symlinks are refused.
 
 import errno
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import NsboxError
+from ..linux import mounts
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -131,16 +131,9 @@ def delete(path: str) -> None:
 def refuse_mounts(path: str) -> None:
     """Raise if something is mounted at or below `path`: deleting would reach into it."""
     prefix = os.path.realpath(path)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [_unescape(line.split()[4]) for line in file]
-    for point in points:
+    for point in (one.target for one in mounts.read_mountinfo()):
         if point == prefix or point.startswith(prefix + "/"):
             raise NsboxError(f"cannot delete {path}: {point} is mounted", hint=f"umount {point}")
-
-
-def _unescape(field: str) -> str:
-    """A path as proc_pid_mountinfo(5) writes it: blank, tab, newline, backslash are octal."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def _open_up(path: str) -> list[str]:

@@ -49,7 +49,8 @@ class MountEntry(NamedTuple):
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
     """The mounts that a process sees, in the kernel's order. See proc_pid_mountinfo(5)."""
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
-        return [parse_mountinfo(line) for line in file.read().splitlines()]
+        lines = file.read().split(b"\n")  # a path may hold any other end of a line
+    return [parse_mountinfo(line) for line in lines if line]
 
 
 def parse_mountinfo(line: bytes) -> MountEntry:
