@@ -26,6 +26,8 @@ CHECKS = (
     Check("limits", "limits on namespaces", kernel.limits, "pods: create fails with ENOSPC", _ALL,
           "raise them with sysctl"),
     Check("seccomp", "seccomp", kernel.filter_on_us, "", (), ""),
+    Check("filters", "filters of system calls", kernel.filters, "members without --seccomp unconfined", ("L13",),
+          "a kernel with CONFIG_SECCOMP_FILTER"),
     Check("kinds", "namespaces of a pod", kernel.all_kinds, "create and run", _ALL,
           "a kernel with CONFIG_NAMESPACES and all kinds below it"),
     Check("calls", "system calls", kernel.calls, "create, run and join with a root of its own", _ALL,
@@ -64,7 +66,8 @@ CHECKS = (
     Check("mmdebstrap", "mmdebstrap", lambda: machine.program("mmdebstrap", "mmdebstrap"),
           "rootfs build debian, nginx and ghost", ("L16",), "install the package mmdebstrap"),
     Check("packages", "Python libraries", machine.packages,
-          "create and join (prctl), networks (pyroute2), tables (rich)", _ALL,
+          "create and join (prctl), networks (pyroute2), tables (rich), pictures (jinja2), --seccomp FILE (pyseccomp)",
+          _ALL,
           "run scripts/setup, or pip install nsbox again"),
 )  # fmt: skip
 

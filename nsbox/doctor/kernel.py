@@ -8,7 +8,7 @@ from ..errors import NsboxError
 from ..idranges import IdRange
 from ..linux import apart, mounts, namespaces, process, syscalls
 from ..linux.flags import CloneFlag, MountAttr, MountFlag, Resolve
-from ..privilege import userns
+from ..privilege import seccomp, userns
 from . import finding
 from .finding import MISSING, NOTE, OK, Outcome, in_new, tried
 
@@ -118,6 +118,19 @@ def filter_on_us() -> Outcome:
     if has_filter():
         return Outcome(NOTE, "a filter is on this shell, as in a container: single calls may be refused")
     return Outcome(OK, "no filter on this shell")
+
+
+def filters() -> Outcome:
+    """Live under the filter that members get."""
+    program = seccomp.built(seccomp.Variant())
+    if program is None:
+        return Outcome(NOTE, "there is no built one for this machine: each is compiled")
+
+    def work() -> None:
+        syscalls.set_no_new_privs()
+        syscalls.seccomp_filter(program, 0)
+
+    return tried(work, "the kernel takes that of members")
 
 
 # ---- calls and file systems ----

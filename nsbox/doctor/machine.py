@@ -5,12 +5,14 @@ import os
 import pwd
 import shutil
 
+from .. import parse
 from ..linux import mounts
 from .finding import MISSING, NOTE, OK, Outcome
 from .kernel import read
 
 _HELPERS = ("/usr/bin/newuidmap", "/usr/bin/newgidmap")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LIBRARIES = ("prctl", "pyroute2", "rich", "jinja2", "pyseccomp")
 _CAPABILITY_MARK = "security.capability"
 
 
@@ -38,7 +40,8 @@ def _has_rights(path: str) -> bool:
 
 def ranges() -> Outcome:
     """Whether /etc/subuid and /etc/subgid give us ids: to root's caller, if sudo tells who that is."""
-    uid = os.geteuid() or int(os.environ.get("SUDO_UID", "0") or 0)
+    caller = parse.sudo_caller(os.environ)
+    uid = os.geteuid() or (caller.uid if caller else 0)
     if uid == 0:
         return Outcome(OK, "root needs none; how it is for others, they see themselves")
     try:
@@ -60,10 +63,10 @@ def _has_line(path: str, names: set[str]) -> bool:
 
 def packages() -> Outcome:
     """The libraries that nsbox imports when a verb needs them."""
-    missing = [name for name in ("prctl", "pyroute2", "rich") if importlib.util.find_spec(name) is None]
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         return Outcome(MISSING, f"Python does not find {', '.join(missing)}")
-    return Outcome(OK, "prctl, pyroute2, rich")
+    return Outcome(OK, ", ".join(_LIBRARIES))
 
 
 def program(name: str, package: str) -> Outcome:
