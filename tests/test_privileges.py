@@ -276,3 +276,35 @@ def test_B23_C03_a_setuid_program_gives_nobody_more_rights(host, rootfs):
             return next(line.split()[2] for line in said.splitlines() if line.startswith("Uid:"))
         assert uid() == "1000"
         assert uid("--privileged") == "0", "the program is not setuid, so it proves nothing"
+
+
+# ---- what is closed stays closed ----
+
+# Takes off, or makes writable, whatever covers parts of /proc and /sys; says what it could.
+_UNDO = """
+for place in $(cut -d' ' -f5 /proc/self/mountinfo | grep -E '^/(proc|sys)/'); do
+    mount -o remount,bind,rw $place 2>/dev/null && echo "writable $place"
+    umount $place 2>/dev/null && echo "off $place"
+done
+echo "tried as $(id -u)"
+"""
+NESTED = ["unshare", "-U", "-r", "-m", "--", "sh", "-c", _UNDO]
+
+
+@pytest.mark.parametrize("options", [pytest.param([], id="root"), USERNS])
+def test_B25_a_pod_cannot_undo_its_masks(host, options):
+    """Nor in a user namespace of its own, where it has all rights: a mount from outside is locked in there.
+    Without a filter of system calls, so that it is the rights that hold.
+
+    Red when: OF_MEMBERS has SYS_ADMIN.
+    """
+    with pod(host, "p", "--rootfs", "busybox", *options):
+        for own_root in ([], ["--rootfs", "busybox"]):
+            places = inside(host, "p", "cut -d' ' -f5 /proc/self/mountinfo", *own_root).split()
+            assert "/proc/sys" in places and {"/proc/kcore", "/proc/keys", "/proc/interrupts"} & {*places}, places
+            assert inside(host, "p", _UNDO, *own_root) == "tried as 0"
+            way = [*own_root, "--seccomp", "unconfined"]
+            assert inside(host, "p", _UNDO, *way) == "tried as 0"
+            assert host.nsbox("join", "p", *way, "--", *NESTED).stdout == "tried as 0\n"
+            undone = inside(host, "p", _UNDO, *way, "--cap-add", "SYS_ADMIN")
+            assert "off /proc/sys\n" in undone, "it does not work with the right, so it proves nothing"

@@ -29,7 +29,7 @@ def call(*args):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 call(keyctl, 1, None)
-key = call(add_key, b"user", b"nsbox-canary", b"secret", 6, -3)
+key = call(add_key, b"user", os.environ["NAME"].encode(), b"secret", 6, -3)
 call(keyctl, 5, key, int(sys.argv[1], 16))
 os.environ["KEY"] = str(key)
 os.execvp(sys.argv[2], sys.argv[2:])
@@ -41,7 +41,7 @@ _READ_KEY = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 keyctl = {"x86_64": 250}.get(os.uname().machine, 219)
-for args in ((11, int(sys.argv[1]), ctypes.create_string_buffer(16), 16), (10, -3, b"user", b"nsbox-canary", 0)):
+for args in ((11, int(sys.argv[1]), ctypes.create_string_buffer(16), 16), (10, -3, b"user", os.environ["NAME"].encode(), 0)):
     print("got" if libc.syscall(keyctl, *args) >= 0 else "refused")
 """
 
@@ -61,10 +61,11 @@ WAYS = {"join": ["join", "p", *FREE], "join --privileged": ["join", "p", "--priv
 def test_A22_a_member_cannot_read_the_keys_of_whoever_called_nsbox(host, way):
     """Red when: _become_member() leaves out leave_session_keyring."""
     session = [sys.executable, "-I", "-c", _WITH_KEY, POSSESSOR_ALONE]
-    bare = host.run([*session, *read_key()], check=True)
+    name = {"NAME": "nsbox-canary"}
+    bare = host.run([*session, *read_key()], env=name, check=True)
     assert bare.stdout == "got\ngot\n", "the key cannot be read outside, so it proves nothing"
     with pod(host, "p"):
-        done = host.run([*session, *read_key(*NSBOX, *way, "--")], check=True)
+        done = host.run([*session, *read_key(*NSBOX, *way, "-e", "NAME", "--")], env=name, check=True)
         assert done.stdout == "refused\nrefused\n"
 
 
@@ -76,14 +77,14 @@ def test_A22_nor_does_PID_1_hold_them(host, how):
     Red when: _pid_one() leaves out leave_session_keyring, or calls it after rootfs.enter().
     """
     def canaries() -> list[str]:
-        return [line for line in Path("/proc/keys").read_text().splitlines() if "nsbox-canary" in line]
+        return [line for line in Path("/proc/keys").read_text().splitlines() if name in line]
 
-    assert canaries() == []
+    name = f"nsbox-canary-{os.urandom(4).hex()}"  # /proc/keys is the whole machine's
     session = [sys.executable, "-I", "-c", _WITH_KEY, SEEN_BY_ITS_USER]
-    seen = host.run([*session, "cat", "/proc/keys"], check=True).stdout
-    assert "nsbox-canary" in seen
+    seen = host.run([*session, "cat", "/proc/keys"], env={"NAME": name}, check=True).stdout
+    assert name in seen
     try:
-        host.run([*session, *NSBOX, "create", "p", *how], check=True)
+        host.run([*session, *NSBOX, "create", "p", *how], env={"NAME": name}, check=True)
         for _ in until(20):
             if not canaries():
                 break
