@@ -117,7 +117,7 @@ def denying(number):
 
 @pytest.mark.skipif(UNSHARE_NUMBER is None, reason="the number of unshare is not known here")
 def test_a_filter_that_denies_unshare(user_host):
-    """Red when: has_filter in doctor/kernel.py is always false, or refused calls count as fine."""
+    """Red when: has_filter in linux/policy.py is always false, or refused calls count as fine."""
     found, status = examine(user_host, sys.executable, "-I", "-c", FILTERED, denying(UNSHARE_NUMBER))
     assert status == 1 and {"userns", "kinds"} <= missing(found)
     assert found["userns"]["seen"] == "unshare: Operation not permitted"

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import sys
 
 from ..errors import NsboxError
 from ..idranges import IdRange
-from ..linux import apart, mounts, namespaces, process, syscalls
+from ..linux import apart, mounts, namespaces, policy, process, syscalls
 from ..linux.flags import CloneFlag, MountAttr, MountFlag, Resolve
 from ..privilege import seccomp, userns
 from . import finding
@@ -51,23 +50,8 @@ def _is_first_user_namespace() -> bool:
 
 def why_no_user_namespace(_said: str = "") -> str:
     """Which rule of this machine it is most likely, and how it is changed; "" if none is known."""
-    for path, bad, mend in _USERNS_RULES:
-        if read(path) == bad:
-            return mend.format(program=os.path.realpath(sys.argv[0] or "nsbox"))
-    if has_filter():
-        return ("a seccomp filter is on this shell, as in a container: start that without it "
-                "(docker: --security-opt seccomp=unconfined)")  # fmt: skip
-    return ""
-
-
-# AppArmor attaches a profile to a path, so the path is a part of what has to be done.
-_USERNS_RULES = (
-    ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
-     "an AppArmor profile: write 'abi <abi/4.0>, include <tunables/global> profile nsbox {program} "
-     "flags=(unconfined) {{ userns, }}' to /etc/apparmor.d/nsbox, then apparmor_parser -r on it"),
-)  # fmt: skip
+    rule = policy.against_user_namespaces()
+    return rule.mend if rule else ""
 
 
 # ---- the other kinds, and limits ----
@@ -102,7 +86,7 @@ def limits() -> Outcome:
     try:
         for name in sorted(os.listdir("/proc/sys/user")):
             if name.endswith("_namespaces"):
-                found[name] = int(read(f"/proc/sys/user/{name}") or -1)
+                found[name] = int(policy.read(f"/proc/sys/user/{name}") or -1)
     except OSError as err:
         return Outcome(NOTE, f"/proc/sys/user cannot be read: {err.strerror}")
     zero = [name for name, value in found.items() if value == 0]
@@ -115,7 +99,7 @@ def limits() -> Outcome:
 
 def filter_on_us() -> Outcome:
     """Whether a seccomp filter is on this very process: then this is a container, or a service."""
-    if has_filter():
+    if policy.has_filter():
         return Outcome(NOTE, "a filter is on this shell, as in a container: single calls may be refused")
     return Outcome(OK, "no filter on this shell")
 
@@ -235,23 +219,6 @@ def idmapped_mounts() -> Outcome:
         os.close(mounts.clone_apart(mounts.open_host_path("/usr"), recursive=False, userns_fd=userns_fd))
 
     return tried(work, f"{mounts.filesystem_of(mounts.open_host_path('/usr'))} can be mounted so")
-
-
-# ---- reading ----
-
-def read(path: str) -> str | None:
-    """What a file of /proc holds, without blanks around it; None if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return None
-
-
-def has_filter() -> bool:
-    """Whether a seccomp filter is on us. See Seccomp in proc_pid_status(5)."""
-    facts = dict(line.split(":", 1) for line in (read("/proc/self/status") or "").splitlines() if ":" in line)
-    return facts.get("Seccomp", "").strip() == "2"
 
 
 def root_propagation() -> Outcome:

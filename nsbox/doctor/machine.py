@@ -7,8 +7,8 @@ import shutil
 
 from .. import parse
 from ..linux import mounts
+from ..linux.policy import read
 from .finding import MISSING, NOTE, OK, Outcome
-from .kernel import read
 
 _HELPERS = ("/usr/bin/newuidmap", "/usr/bin/newgidmap")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -3,9 +3,9 @@
 import os
 
 from ..errors import NsboxError
+from ..linux.policy import read
 from ..net import inside, links, pasta, rules, shape
 from .finding import MISSING, NOTE, OK, Outcome, in_new, tried
-from .kernel import read
 
 _BRIDGE, _ADDRESS, _SUBNET, _POD = "nsbdoctor0", "10.255.255.1", "10.255.255.0/24", "10.255.255.2"
 _SCOPE = "doctor"

@@ -6,11 +6,36 @@ import os
 
 from .. import errors
 
+# What the first steps of a pod of an ordinary user are refused by, where a machine has a rule against them.
+_RULED = ("clone3", "unshare", "write uid_map", "write gid_map", "sethostname", "mount", "fsopen", "fsmount")
+
 
 def hint(err: OSError) -> str:
     """What a person may do about the failed call that `err` names, or ""."""
-    hint = errors.hint_for((err.strerror or "").partition(":")[0], err.errno)
+    call = (err.strerror or "").partition(":")[0]
+    hint = errors.hint_for("write uid_map" if call in ("write gid_map", "write setgroups") else call, err.errno)
     return hint + _lowest_limit() if hint and err.errno in (errno.ENOSPC, errno.EUSERS) else hint
+
+
+def advice(err: OSError) -> str:
+    """The same, or which rule of this machine it most likely is, where that can still be imported."""
+    call = (err.strerror or "").partition(":")[0]
+    if err.errno in (errno.EPERM, errno.EACCES) and call in _RULED and not _is_root():
+        try:
+            from . import policy  # only what goes wrong needs it
+        except ImportError:
+            return hint(err)
+        if rule := policy.against_user_namespaces():
+            return f"{rule.what}: {rule.mend}"
+    return hint(err)
+
+
+def _is_root() -> bool:
+    """Of the machine, to whom none of the rules applies."""
+    if os.geteuid() != 0:
+        return False
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() == ["0", "0", "4294967295"]
 
 
 def _lowest_limit() -> str:
@@ -64,4 +89,6 @@ def decode(report: bytes) -> errors.NsboxError:
         err = kind(data["message"], hint=data["hint"])
     if data["errno"] is not None:
         err.__cause__ = OSError(data["errno"], data["strerror"], data["filename"])
+        if err.hint == hint(err.__cause__):  # there they could not ask for the machine's rules
+            err.hint = advice(err.__cause__)
     return err

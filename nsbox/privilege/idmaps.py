@@ -2,7 +2,8 @@
 
 import os
 
-from ..errors import NsboxError, hint_for
+from ..errors import NsboxError
+from ..linux import trouble
 
 
 def write_maps(pid: int) -> None:
@@ -51,5 +52,5 @@ def write_file(pid: int | str, name: str, text: str) -> None:
         cause = OSError(err.errno, f"write {name}: {err.strerror}")
         raise NsboxError(
             "cannot map users into the new user namespace",
-            hint=hint_for("write uid_map", err.errno),
+            hint=trouble.advice(cause),
         ) from cause

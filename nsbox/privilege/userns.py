@@ -17,9 +17,9 @@ import os
 import signal
 from typing import NoReturn
 
-from ..errors import NsboxError, hint_for
+from ..errors import NsboxError
 from ..idranges import IdMap, IdRange
-from ..linux import process, syscalls
+from ..linux import process, syscalls, trouble
 from ..linux.flags import CloneFlag
 from ..spec import Owner
 from . import attributes, idmaps
@@ -47,7 +47,7 @@ def make(uids: IdMap, gids: IdMap, owner: Owner | None = None) -> int:
         try:
             pid = start() if owner is None else attributes.acting_for(*owner, start)
         except OSError as err:
-            raise NsboxError("cannot make a user namespace", hint=hint_for("clone3", err.errno)) from err
+            raise NsboxError("cannot make a user namespace", hint=trouble.advice(err)) from err
         keeper = process.Spawned(pid, os.pidfd_open(pid))
         try:
             write(pid, uids, gids)
