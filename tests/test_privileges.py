@@ -1,4 +1,4 @@
-"""What members may do: capabilities and no_new_privs (rows B12, B23, C01, C02, C03).
+"""What members may do: capabilities and no_new_privs (rows B12, B23, B25, C01, C02, C03).
 
 "Red when" in a docstring says how to break nsbox so that the test fails; each was tried.
 """
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from fakehost import NSBOX, TOP
+from fakehost import NSBOX
 from inpod import detached, inside, pod, python_path, refused, with_python
 
 pytestmark = pytest.mark.needs_root
@@ -254,6 +254,30 @@ def test_B12_the_right_to_chroot_is_kept_in_a_chroot_where_it_is_named(host, roo
                               "--privileged --cap-add sys_chroot": own(host)}.items():
             found = posture(inside(host, "p", "cat /proc/self/status", *words.split()))
             assert found["CapEff"] == found["CapBnd"] == wanted, words
+
+
+_IN_PYTHON = """
+import json, nsbox
+def status(run, **words):
+    return run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True, **words).stdout
+with nsbox.Pod(rootfs="busybox", cap_add=["net_admin"], cap_drop=["CHOWN"]) as pod:
+    print(json.dumps([status(pod.run), status(pod.run, cap_add=["CAP_NET_RAW"], cap_drop=["NET_ADMIN"]),
+                      status(pod.run, privileged=True)]))
+for wrong in ({"cap_add": ["BOGUS"]}, {"cap_add": ["KILL"], "cap_drop": ["kill"]}):
+    try:
+        nsbox.Pod(**wrong)
+    except nsbox.SpecError:
+        continue
+    raise AssertionError(wrong)
+"""
+
+
+def test_C02_the_library_takes_the_same_words(host):
+    """Red when: Pod() or _member_spec() leaves `rights` out of the spec."""
+    first, second, third = map(posture, json.loads(host.python(_IN_PYTHON, check=True).stdout))
+    assert first == guarded(SHORT & ~1 | NET_ADMIN)
+    assert second == guarded(SHORT & ~1 | NET_RAW)
+    assert third == guarded(own(host), 0)
 
 
 # ---- setuid programs and the like ----
