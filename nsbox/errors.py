@@ -97,6 +97,7 @@ HINTS = {
     ("unshare", errno.EUSERS): _LIMITS,
     ("setns", errno.EPERM): "joining needs root, or to own the target's user namespace and share it too",
     ("setns", errno.ESRCH): "the target has ended",
+    ("mount", errno.EINVAL): "the root directory here is no mount of its own, as in a plain chroot",
     ("pivot_root", errno.EINVAL): "the current root cannot be pivoted (an initramfs?): see --chroot",
     ("seccomp", errno.ENOSYS): _NO_FILTERS,
     ("seccomp", errno.EINVAL): _NO_FILTERS,
