@@ -153,3 +153,72 @@ def test_B26_masks_need_nothing_of_a_read_only_rootfs(host, rootfs):
     with pod(host, "p", "--rootfs", rootfs, "--read-only"):
         assert look(host, _LOOK, ["/proc/keys", "/sys/firmware"]) == ["/proc/keys 1:3 0", "/sys/firmware directory 0 555 2"]
     assert Path(rootfs, "proc/keys").read_text() == "of the rootfs"
+
+
+# ---- B25: whether they hold ----
+
+_UNDO = """
+mkdir -p /dev/shm/new
+mount -t tmpfs new /dev/shm/new 2>/dev/null && echo may mount && umount /dev/shm/new
+umount /proc 2>/dev/null && echo "umount /proc"
+for place in "$@"; do
+    for try in "mount -o remount,bind,rw $place" "mount -o remount,rw $place" "umount $place" "umount -l $place" \\
+               "mount --move $place /dev/shm/new"; do
+        $try 2>/dev/null && echo "$try"
+    done
+done
+for type in proc sysfs; do
+    mount -t $type new /dev/shm/new 2>/dev/null || continue
+    (: >> /dev/shm/new/kernel/core_pattern) 2>/dev/null
+    for file in sys/kernel/core_pattern kernel/uevent_seqnum kernel/profiling keys timer_list firmware/memmap; do
+        [ -s /dev/shm/new/$file ] || [ -n "$(head -c1 /dev/shm/new/$file 2>/dev/null)" ] || continue
+        case $file in sys/*|kernel/*) (: >> /dev/shm/new/$file) 2>/dev/null || continue;; esac
+        echo "new $type: $file"
+    done
+    umount /dev/shm/new
+done
+for file in /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /sys/kernel/profiling; do
+    (: >> $file) 2>/dev/null && echo "writable: $file"
+done
+for file in /proc/keys /proc/timer_list /proc/interrupts; do [ -z "$(head -c1 $file 2>/dev/null)" ] || echo "readable: $file"; done
+ls /sys/firmware/* /proc/acpi/* 2>/dev/null
+:
+"""
+NESTED = ["unshare -r -m", "unshare -r -m -p -f", "unshare -r -m -p -f -n", "unshare -r -m -p -f -n -i"]
+
+
+@pytest.mark.parametrize("how", PODS, ids=str)
+def test_B25_nobody_in_a_pod_undoes_a_mask(host, how):
+    """By any way that root of a pod has, and by those it has as root of user namespaces of its own.
+
+    Red when: OF_MEMBERS of capabilities.py has SYS_ADMIN; Covers._null() leaves MOUNT_ATTR_RDONLY out; the masks
+    are made by the member that is to be held by them, in a user namespace of its own.
+    """
+    places = ["/proc/sys", "/proc/irq", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/sys", "/sys/firmware"]
+    with pod(host, "p", *how):
+        for options in MEMBERS:
+            assert look(host, _UNDO, places, *options) == []
+            for nested in NESTED:
+                script = f"cat > /dev/shm/undo-$$ && {nested} sh /dev/shm/undo-$$ {' '.join(places)} 2>&1; rm /dev/shm/undo-$$"
+                done = host.nsbox("join", "p", *options, "--", "sh", "-c", script, input=_UNDO)
+                may, *said = done.stdout.splitlines()
+                assert may == "may mount" or may.startswith("unshare: "), (nested, options, done)
+                assert said == [], (nested, options, said)
+
+
+def test_B25_the_ways_to_undo_a_mask_work_for_who_has_the_right(host):
+    """Else the test before would prove nothing. Red when: --cap-add SYS_ADMIN gives no right."""
+    with pod(host, "p", "--rootfs", "busybox", "--cap-add", "SYS_ADMIN"):
+        said = look(host, _UNDO, ["/proc/sys", "/proc/keys"])
+        assert said[:2] == ["may mount", "mount -o remount,bind,rw /proc/sys"] and "umount /proc/keys" in said, said
+
+
+def test_B25_a_privileged_pod_or_member_has_no_masks_and_others_keep_theirs(host):
+    """Red when: create.py or member.py does not tell devices.World what is privileged."""
+    with pod(host, "p", "--rootfs", "busybox", "--privileged"):
+        for options in ([], ["--rootfs", "busybox"], ["--share", "net"]):
+            assert [target for target, _ in mounted_on(host, *options) if target not in ("/proc", "/sys")] == [], options
+    with pod(host, "p", "--rootfs", "busybox"):
+        assert "/proc/sys" not in dict(mounted_on(host, "--privileged", "--rootfs", "busybox"))
+        for options in ([], ["--privileged"], ["--rootfs", "busybox"]):
+            assert "/proc/sys" in dict(mounted_on(host, *options)), options

@@ -242,7 +242,10 @@ def _pid_one(
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
-    null_fd = rootfs.enter(spec.root, sources, devices.World(host_net=spec.net == "host", sysctls=spec.sysctls))
+    world = devices.World(
+        host_net=spec.net == "host", sysctls=spec.sysctls, masked=not spec.rights.privileged,
+    )  # fmt: skip
+    null_fd = rootfs.enter(spec.root, sources, world)
     keep = capabilities.settle(spec.rights, chrooted=spec.root.chroot)
     doing = f"create pod {spec.name!r}"
     if spec.init:

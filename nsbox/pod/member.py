@@ -245,7 +245,10 @@ def _enter_root(joining: Joining) -> int:
     todo = joining.plan
     pod = joining.target.pod
     on_host = pod is not None and pod.net == "host"
-    fresh = devices.World("pid" in todo.new, "ipc" in todo.new, joining.shm_fd, on_host)
+    privileged = joining.spec.rights.privileged or pod is not None and pod.rights.privileged
+    fresh = devices.World(
+        "pid" in todo.new, "ipc" in todo.new, joining.shm_fd, on_host, masked=not privileged,
+    )  # fmt: skip
     if joining.sources is not None and joining.root is not None and joining.root.path:
         return rootfs.enter(joining.root, joining.sources, fresh)
     null_fd = _null()
