@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import termios
 
 from .relay import Relay, attend
@@ -29,6 +30,7 @@ __all__ = ["RawMode", "Relay", "attend", "copy_window_size", "make_controlling",
            "suspend_self"]
 
 # asm-generic/ioctls.h; the termios module of Python 3.11 has none of them.
+_PTMX = (5, 2)  # the numbers of /dev/ptmx, whatever devpts it is in
 _TIOCSPTLCK, _TIOCGPTPEER = 0x4004_5431, 0x5441
 
 _RESTORE_TRIES = 100
@@ -49,13 +51,20 @@ def open_pty(ptmx: str = "/dev/pts/ptmx") -> tuple[int, int]:
         OSError: no such multiplexor, no right to it, or no pty left (ENOSPC).
     """
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    _check_multiplexor(os.stat(ptmx), ptmx)  # before it is opened: a device may act on that
     master_fd = os.open(ptmx, flags | os.O_NONBLOCK)
     try:
+        _check_multiplexor(os.fstat(master_fd), ptmx)  # again: it may have been swapped
         fcntl.ioctl(master_fd, _TIOCSPTLCK, bytes(4))
         return master_fd, fcntl.ioctl(master_fd, _TIOCGPTPEER, flags)
     except BaseException:
         os.close(master_fd)
         raise
+
+
+def _check_multiplexor(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(*_PTMX):
+        raise OSError(errno.ENODEV, "not the multiplexor of pseudo-terminals", path)
 
 
 def make_controlling(slave_fd: int) -> None:
