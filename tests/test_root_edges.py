@@ -11,7 +11,7 @@ import pytest
 from conftest import skip_or_fail
 from fakehost import NSBOX
 from faults import strace
-from inpod import inside, mount_table, pod, refused
+from inpod import detached, inside, mount_table, pod, refused
 from procfs import until
 
 pytestmark = pytest.mark.needs_root
@@ -135,6 +135,27 @@ def test_B27_under_a_masked_proc_there_is_no_pod_and_the_reason_is_said(user_hos
         assert host.nsbox("ls", "-q").stdout == ""
     finally:
         host.run(["umount", "/proc/keys"], user=0, check=True)
+
+
+@pytest.mark.needs_ns("user")
+def test_B27_nsbox_in_a_pod_of_nsbox_makes_one_or_says_why_not_and_shows_no_outer_process(host, rootfs):
+    """In a user namespace of its own it meets the masks as locked; without masks there is a /proc of its own.
+
+    Red when: --privileged masks; _mount_proc() binds the host's /proc where a new one is refused.
+    """
+    inner = [*NSBOX, "run", "--rootfs", str(rootfs), "--", "sh", "-c", "echo /proc/[0-9]*"]
+    state = ["-e", "NSBOX_STATE=/dev/shm/state"]
+    with pod(host, "outer", "--privileged"), detached(host, "outer"):
+        for before in ([], ["unshare", "-U", "-r"]):
+            done = host.nsbox("join", "outer", *state, "--", *before, *inner)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "/proc/1 /proc/2\n", ""), done
+    with pod(host, "outer"), detached(host, "outer"):
+        done = host.nsbox("join", "outer", *state, "--seccomp", "nested", "--", "unshare", "-U", "-r", *inner)
+        first, hint = done.stderr.splitlines()
+        assert done.returncode == 125 and done.stdout == "" and first.startswith("nsbox: cannot mount proc on /proc: "), done
+        assert hint == f"hint: {MASKED}"
+        done = host.nsbox("join", "outer", *state, "--", *inner)
+        assert done.returncode == 125 and done.stdout == "" and done.stderr.startswith("nsbox: cannot create pod "), done
 
 
 # ---- B32: sources of each type ----
