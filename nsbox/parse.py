@@ -30,6 +30,7 @@ __all__ = [
     "parse_volume", "parse_with", "quote", "split_init", "sudo_caller",
 ]
 
+PROFILE_MAX_BYTES = 2**17  # it is kept in the pod's record
 ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end
 
 _NO_SHELL = "each line is KEY=VALUE as it stands: no 'export', no quotes, no spaces around '='"
@@ -79,15 +80,21 @@ def _capabilities(words: Iterable[str], doing: str) -> frozenset[str]:
 
 
 def parse_seccomp(word: str) -> Filter:
-    """The filter of system calls of that name.
+    """The filter of system calls of that name, or the profile in the file of that name.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is neither. NsboxError: the file cannot be read.
     """
-    if word not in NAMES:
-        raise SpecError(f"cannot use seccomp filter {quote(word)}: there is none of that name",
-                        hint=f"it is one of {', '.join(NAMES)}")  # fmt: skip
-    return Filter(word)
+    if word in NAMES:
+        return Filter(word)
+    if "/" not in word and not os.path.exists(encode(word, "seccomp filter")):
+        raise SpecError(f"cannot use seccomp filter {quote(word)}: there is none of that name, and no such file",
+                        hint=f"it is one of {', '.join(NAMES)}, or a file with a profile")  # fmt: skip
+    raw = _read_file(word, "seccomp profile", PROFILE_MAX_BYTES)
+    try:
+        return Filter(word, raw.decode())
+    except UnicodeDecodeError:
+        raise SpecError(f"cannot use seccomp profile {quote(word)}: it is not UTF-8") from None
 
 
 def parse_with(text: str) -> frozenset[str]:
@@ -145,7 +152,7 @@ def _add_variable(
 
 def _env_lines(path: str) -> Iterable[tuple[str, bytes]]:
     """(what to call it, line) for each line that is neither blank nor a comment."""
-    for number, line in enumerate(_read_env_file(path).split(b"\n"), 1):
+    for number, line in enumerate(_read_file(path, "env file", ENV_FILE_MAX_BYTES).split(b"\n"), 1):
         line = line.removesuffix(b"\r").lstrip()
         what = f"line {number} of env file {quote(path)}"
         if not line or line.startswith(b"#"):
@@ -156,14 +163,14 @@ def _env_lines(path: str) -> Iterable[tuple[str, bytes]]:
         yield what, line
 
 
-def _read_env_file(path: str) -> bytes:
+def _read_file(path: str, what: str, most_bytes: int) -> bytes:
     try:
-        with open(encode(path, "env file"), "rb") as file:
-            text = file.read(ENV_FILE_MAX_BYTES + 1)
+        with open(encode(path, what), "rb") as file:
+            text = file.read(most_bytes + 1)
     except OSError as err:
-        raise NsboxError(f"cannot read env file {quote(path)}") from err
-    if len(text) > ENV_FILE_MAX_BYTES:
-        raise NsboxError(f"cannot read env file {quote(path)}: it is too big")
+        raise NsboxError(f"cannot read {what} {quote(path)}") from err
+    if len(text) > most_bytes:
+        raise NsboxError(f"cannot read {what} {quote(path)}: it is too big")
     return text.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put before UTF-8
 
 

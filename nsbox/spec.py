@@ -297,9 +297,7 @@ _CAPABILITIES = decode.sequence(decode.text(capabilities.name_fault), frozenset)
 _RIGHTS = decode.record(Rights, {"added": _CAPABILITIES, "dropped": _CAPABILITIES, "privileged": _FLAG})
 _TIME = decode.record(TimeOffsets, {"monotonic_s": _SECONDS, "boottime_s": _SECONDS})
 _SHARE = decode.or_none(_kinds(KIND_NAMES))
-_SECCOMP = decode.or_none(decode.lawful(decode.record(Filter, {
-    "name": decode.exactly(str), "profile": decode.exactly(str),
-}), filters.filter_fault))
+_SECCOMP = decode.or_none(filters.of_dict)
 _POD = decode.record(PodSpec, {
     "name": decode.text(name_fault), "hostname": _HOSTNAME, "root": _ROOT,
     "with_kinds": _kinds(EXTRA_KINDS), "share": _SHARE,

@@ -180,7 +180,8 @@ def rights(args: argparse.Namespace) -> Rights:
 def add_seccomp_option(parser: argparse.ArgumentParser) -> None:
     """--seccomp."""
     parser.add_argument("--seccomp", metavar="FILTER", help="which system calls a member may make: default; nested, "
-                        "to make namespaces inside too; unconfined")  # fmt: skip
+                        "to make namespaces inside too; unconfined; or a file with a profile, in the OCI form or "
+                        "docker's")  # fmt: skip
 
 
 def seccomp(args: argparse.Namespace) -> Filter | None:

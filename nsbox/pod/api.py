@@ -68,8 +68,8 @@ def _kinds(kinds: Iterable[str] | None) -> frozenset[str] | None:
     return parse.parse_share(kinds if isinstance(kinds, str) else ",".join(kinds) or "none", POD_KINDS)
 
 
-def _filter(name: str | None) -> Filter | None:
-    return None if name is None else parse.parse_seccomp(name)
+def _filter(name: str | os.PathLike[str] | None) -> Filter | None:
+    return None if name is None else parse.parse_seccomp(os.fspath(name))
 
 
 class Pod:
@@ -127,7 +127,7 @@ class Pod:
         cap_add: Iterable[str] = (),
         cap_drop: Iterable[str] = (),
         privileged: bool = False,
-        seccomp: str | None = None,
+        seccomp: str | os.PathLike[str] | None = None,
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
         spec = PodSpec(
@@ -258,7 +258,7 @@ def _member_spec(
     cap_add: Iterable[str] = (),
     cap_drop: Iterable[str] = (),
     privileged: bool = False,
-    seccomp: str | None = None,
+    seccomp: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     root = _root(rootfs, volumes, tmpfs)
     spec = MemberSpec(

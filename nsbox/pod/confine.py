@@ -14,7 +14,7 @@ from typing import Callable
 
 from .. import capabilities
 from ..capabilities import Keep, Rights
-from ..filters import DEFAULT, UNCONFINED, Filter
+from ..filters import DEFAULT, UNCONFINED, Filter, PodFilter
 from ..privilege import rights, seccomp
 from ..spec import MemberSpec, PodSpec
 from .record import PodRecord
@@ -56,19 +56,31 @@ def calls_of_member(pod: PodRecord | None, spec: MemberSpec, chrooted: bool) -> 
         return seccomp.program(spec.seccomp, kept)
     if spec.rights.privileged:
         return None
-    return seccomp.program(Filter(pod.seccomp if pod else DEFAULT), kept)
+    return _program(pod.seccomp if pod else PodFilter(), kept)
 
 
-def filter_of_pod(spec: PodSpec) -> Filter:
-    """The filter of a pod's members, and of a program as its PID 1."""
-    if spec.seccomp is not None:
-        return spec.seccomp
-    return Filter(UNCONFINED if spec.rights.privileged else DEFAULT)
+def filter_of_pod(spec: PodSpec) -> PodFilter:
+    """The filter of a pod's members, and of a program as its PID 1. Compiled now, a join need not do it.
+
+    Raises:
+        NsboxError: it cannot be compiled.
+    """
+    chosen = spec.seccomp or Filter(UNCONFINED if spec.rights.privileged else DEFAULT)
+    kept = capabilities.settle(spec.rights, chrooted=spec.root.chroot).bits
+    if seccomp.is_ready(chosen, kept) or (made := seccomp.program(chosen, kept)) is None:
+        return PodFilter(chosen)
+    return PodFilter(chosen, kept, made.code.hex(), made.flags)
 
 
-def calls_of_init(spec: PodSpec) -> seccomp.Program | None:
-    """The program of that filter. Raises as :func:`calls_of_member` does."""
-    return seccomp.program(filter_of_pod(spec), capabilities.settle(spec.rights, chrooted=spec.root.chroot).bits)
+def calls_of_init(pod: PodRecord) -> seccomp.Program | None:
+    """The filter of a program as PID 1; None for none."""
+    return _program(pod.seccomp, capabilities.settle(pod.rights, chrooted=pod.chroot).bits)
+
+
+def _program(own: PodFilter, kept: int) -> seccomp.Program | None:
+    if own.code and own.kept == kept:
+        return seccomp.Program(bytes.fromhex(own.code), own.flags)
+    return seccomp.program(own.chosen, kept)
 
 
 def confine(

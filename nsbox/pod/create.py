@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from .. import capabilities
 from ..errors import NsboxError, PodExists
+from ..filters import PodFilter
 from ..linux import mounts, namespaces, process, syscalls
 from ..net import loopback
 from ..privilege import attributes, rights, seccomp
@@ -70,11 +71,12 @@ def _open_net(spec: PodSpec) -> "Source | None":
 def _create(
     spec: PodSpec, net: "Source | None", intend: Callable[[int], None] | None
 ) -> tuple[PodRecord, process.Spawned]:
+    calls = confine.filter_of_pod(spec)
     sources = rootfs.open_sources(spec.root)
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
-        record, held = _reserve(_intent(spec), spec)
+        record, held = _reserve(_intent(spec, calls), spec)
         with held:
             try:
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
@@ -96,7 +98,7 @@ def _create(
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
-def _intent(spec: PodSpec) -> PodRecord:
+def _intent(spec: PodSpec, calls: PodFilter) -> PodRecord:
     return PodRecord(
         id=store.new_id(),
         name=spec.name,
@@ -115,7 +117,7 @@ def _intent(spec: PodSpec) -> PodRecord:
         net=spec.net,
         sysctls=spec.sysctls,
         rights=spec.rights,
-        seccomp=confine.filter_of_pod(spec).name,
+        seccomp=calls,
     )
 
 
@@ -199,7 +201,7 @@ def _start(
 
     entered = frozenset({"time"} if any(spec.time) else ()) | ({"user"} if spec.userns else frozenset())
     become = confine.becoming(spec.user)
-    calls = confine.calls_of_init(spec) if spec.init else None
+    calls = confine.calls_of_init(record) if spec.init else None
     maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(

@@ -75,5 +75,5 @@ def of_members(record: PodRecord) -> dict[str, Any]:
         "privileged": record.rights.privileged,
         "cap_add": sorted(record.rights.added),
         "cap_drop": sorted(record.rights.dropped),
-        "seccomp": record.seccomp,
+        "seccomp": record.seccomp.chosen.name,
     }

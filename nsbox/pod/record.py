@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .. import decode
 from ..capabilities import Rights
 from ..errors import SpecError
-from ..filters import DEFAULT
+from ..filters import PodFilter, pod_filter_of_dict
 from ..linux.process import Identity
 from ..spec import ID_MAX, KIND_NAMES, Owner, rights_from_dict
 from .files import CorruptFile
@@ -39,7 +39,7 @@ class PodRecord(NamedTuple):
         uid_map: (inside, outside, how many) each: ids that no other pod may get. gid_map: the same.
         owner: the ordinary user to whom root gave the user namespace, or None.
         rights: those of its members, as in PodSpec.
-        seccomp: the name of the filter that members get, as in filters.Filter.
+        seccomp: the filter of system calls that members get.
     """
 
     id: str
@@ -64,7 +64,7 @@ class PodRecord(NamedTuple):
     gid_map: tuple[tuple[int, int, int], ...] = ()
     owner: Owner | None = None
     rights: Rights = Rights()
-    seccomp: str = DEFAULT
+    seccomp: PodFilter = PodFilter()
 
 
 class MemberRecord(NamedTuple):
@@ -100,6 +100,7 @@ def pod_to_dict(record: PodRecord) -> dict[str, Any]:
         "sysctls": dict(record.sysctls),
         "owner": list(record.owner) if record.owner else None,
         "rights": decode.plain(record.rights),
+        "seccomp": decode.plain(record.seccomp),
     }
 
 
@@ -138,7 +139,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         gid_map=_id_map(data, "gid_map"),
         owner=_owner(data),
         rights=_rights(data.get("rights", {})),  # nor had all of them these
-        seccomp=_typed(data, "seccomp", str) if "seccomp" in data else DEFAULT,  # or without filters
+        seccomp=_seccomp(data.get("seccomp", {})),
     )
 
 
@@ -250,6 +251,13 @@ def _rights(value: Any) -> Rights:
         return rights_from_dict(value)
     except SpecError:
         raise CorruptFile("rights: wrong type") from None
+
+
+def _seccomp(value: Any) -> PodFilter:
+    try:
+        return pod_filter_of_dict(value, "seccomp")
+    except SpecError:
+        raise CorruptFile("seccomp: wrong type") from None
 
 
 def _kinds(data: dict[str, Any]) -> tuple[tuple[str, int], ...]:

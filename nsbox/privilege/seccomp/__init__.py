@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple
 
 from ...capabilities import OF_MEMBERS, bits_of, names_of
+from ...errors import SpecError
 from ...filters import NESTED, UNCONFINED, Filter
 from ...linux import syscalls
 
@@ -54,10 +55,19 @@ def program(chosen: Filter, kept: int) -> Program | None:
     Raises:
         NsboxError: it has to be compiled, and that does not work.
     """
+    if chosen.profile:
+        return of_profile(chosen.profile, frozenset(names_of(kept)))
     if chosen.name == UNCONFINED:
         return None
     variant = Variant(_opening(kept), chosen.name == NESTED)
     return Program(built(variant) or compiled(variant))
+
+
+def is_ready(chosen: Filter, kept: int) -> bool:
+    """Whether :func:`program` has nothing to compile for this filter."""
+    if chosen.name == UNCONFINED:
+        return True
+    return not chosen.profile and built(Variant(_opening(kept), chosen.name == NESTED)) is not None
 
 
 def _opening(kept: int) -> frozenset[str]:
@@ -67,6 +77,23 @@ def _opening(kept: int) -> frozenset[str]:
     from . import profile
 
     return profile.CAPABILITIES & set(names_of(kept))
+
+
+def of_profile(text: str, capabilities: frozenset[str]) -> Program:
+    """The program of a profile of a file, for a member with these capabilities.
+
+    Raises:
+        SpecError: it is no profile that nsbox can use. NsboxError: libseccomp is missing, or refuses.
+    """
+    from . import compiler, oci
+
+    system = os.uname()
+    major, minor = (int("".join(filter(str.isdigit, part)) or 0) for part in system.release.split(".")[:2])
+    plan, flags = oci.read(text, oci.Here(capabilities, system.machine, (major, minor)))
+    if unknown := compiler.unknown_calls(sorted(oci.must_be_known(plan))):
+        raise SpecError(f"cannot use the seccomp profile: it forbids {unknown[0]!r:.80}: libseccomp knows no such call",
+                        hint="a call that is misspelt, or newer than the libseccomp2 here")  # fmt: skip
+    return Program(compiler.compile_plan(plan), flags)
 
 
 def load(loaded: Program) -> None:

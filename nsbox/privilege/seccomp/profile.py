@@ -22,11 +22,16 @@ WORD = 0xFFFF_FFFF  # the kernel takes an int argument from the lower half of a 
 
 
 class Test(NamedTuple):
-    """What an argument must be: `value`, as far as `mask` looks."""
+    """What an argument must be: `value`, as far as `mask` looks; or in another relation to it, as a whole.
+
+    Attributes:
+        operator: libseccomp's: MASKED_EQ, EQ, NE, LT, LE, GE, GT.
+    """
 
     argument: int
     value: int
     mask: int = WORD
+    operator: str = "MASKED_EQ"
 
 
 class Rule(NamedTuple):
