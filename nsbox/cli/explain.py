@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Callable, Iterator, Sequence
 
-from ..errors import NsboxError
+from ..errors import NsboxError, SpecError
 from ..explain import text
 from ..explain.teller import Teller, Told
 from ..linux import doors, syscalls
@@ -18,7 +18,7 @@ Act = Callable[[argparse.Namespace], int]
 
 def tell(act: Act, args: argparse.Namespace) -> int:
     """Do it, tell what is done, and write down what was asked for; its exit status."""
-    teller = Teller(text.Screen(2) if args.explain else None)
+    teller = Teller(_screen(args))
     try:
         with _listening(teller):
             return int(act(args))
@@ -27,6 +27,16 @@ def tell(act: Act, args: argparse.Namespace) -> int:
             _write_script(args, teller.told)
         if args.events:
             _write(args.events, [json.dumps(_event(one)) for one in teller.told], "the events")
+
+
+def _screen(args: argparse.Namespace) -> text.Screen | None:
+    if not args.step:
+        return text.Screen(2) if args.explain else None
+    if not os.isatty(0):
+        raise SpecError("cannot go step by step: stdin is no terminal", hint="--explain tells the same without asking")
+    from ..explain.step import Steps
+
+    return Steps(2, 0)
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ VERBS = {
     "doctor": ("doctor", "find out what this machine allows, and how to mend it"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }
-_TELLING = ("explain", "events", "sh")  # of options.add_telling_options()
+_TELLING = ("explain", "step", "events", "sh")  # of options.add_telling_options()
 _WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse
 
 

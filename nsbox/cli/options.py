@@ -76,6 +76,7 @@ def add_telling_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what it does")
     group.add_argument("--explain", action="store_true", help="tell each system call on stderr: what for, and where "
                        "to read about it")
+    group.add_argument("--step", action="store_true", help="the same, but wait for Enter before each; q ends and undoes")
     group.add_argument("--sh", metavar="FILE", help="write the same by hand as a shell script; - is stdout")
     group.add_argument("--events", metavar="FILE",
                        help="write each system call as a line of JSON; - is stdout")  # fmt: skip

@@ -3,7 +3,8 @@
 One Teller is made by the command; every process that is forked from it has a copy, and tells its
 own calls. What they share is one file in memory, without a name:
 
-    two numbers of 8 bytes: how many calls, how many processes; then a line of JSON for each call
+    three numbers of 8 bytes: how many calls, how many processes, what somebody answered when asked;
+    then a line of JSON for each call
 
 A process that becomes another program loses it with its execve(2): the descriptors are
 close-on-exec. Law: nothing is imported here after the start, and nothing opened but links of /proc
@@ -23,7 +24,7 @@ from ..linux import doors, namespaces, syscalls
 from . import catalogue, symbols
 
 _NUMBER_BYTES = 8
-_CALLS_AT, _TASKS_AT, _LINES_AT = 0, _NUMBER_BYTES, 2 * _NUMBER_BYTES
+_CALLS_AT, _TASKS_AT, _ANSWER_AT, _LINES_AT = (_NUMBER_BYTES * at for at in range(4))
 _HIGH_FDS = (200, 60, 16)
 _BEARING = frozenset({"clone", "clone3"})
 _MOVING = frozenset({"setns", "unshare"})
@@ -80,11 +81,11 @@ class Out(Protocol):
 
     fds: tuple[int, ...]
 
-    def asks(self, call: str) -> bool:
-        """Whether somebody is to be asked before this call."""
+    def asks(self, call: str, who: str) -> bool:
+        """Whether somebody is to be asked before this call of that process."""
 
-    def before(self, told: Told) -> None:
-        """It is about to be made. What this raises keeps it from being made."""
+    def before(self, told: Told) -> str:
+        """It is about to be made: what somebody said to that. "q" keeps it and all others from being made."""
 
     def after(self, told: Told) -> None:
         """It was made. An execve comes twice: at its beginning, and again if it failed."""
@@ -122,8 +123,8 @@ class Teller(syscalls.Listener):
         if not self._hears(call, args):
             return
         self._places = _places(call, args, self._opened)  # now: afterwards there may be no /proc to ask
-        if self._out is not None and self._out.asks(call):
-            self._out.before(self._told(0, call, args, 0, 0))
+        if self._out is not None and self._out.asks(call, self._who) and not self._read(_ANSWER_AT):
+            self._ask(self._out, self._told(0, call, args, 0, 0))
         if call in _BEARING:
             self._bearing, self._child = _role(call), self._next(_TASKS_AT) - 1
         if call == "setns":
@@ -159,6 +160,14 @@ class Teller(syscalls.Listener):
         """The log has been closed with others: this process is heard no more, and works at full speed."""
         self._log_fd = -1
         doors.close_doors()
+
+    def _ask(self, out: Out, told: Told) -> None:
+        """Raises NsboxError: somebody said that it shall end here."""
+        said = out.before(told)
+        if said in ("q", "c"):
+            self._put(_ANSWER_AT, ord(said))  # for all processes: undoing asks nobody
+        if said == "q":
+            raise NsboxError(f"cannot go on: you ended it before {told.call}")
 
     def _hears(self, call: str, args: Sequence[Any]) -> bool:
         if self._log_fd < 0 or call in _OF_A_TREE and self._who not in _SETTING_UP:
@@ -224,9 +233,15 @@ class Teller(syscalls.Listener):
 
     def _next(self, at: int) -> int:
         """One more of a number that all processes share; the lock is held, or only one process there."""
-        number = int.from_bytes(os.pread(self._log_fd, _NUMBER_BYTES, at), "little") + 1
-        os.pwrite(self._log_fd, number.to_bytes(_NUMBER_BYTES, "little"), at)
+        number = self._read(at) + 1
+        self._put(at, number)
         return number
+
+    def _read(self, at: int) -> int:
+        return int.from_bytes(os.pread(self._log_fd, _NUMBER_BYTES, at), "little")
+
+    def _put(self, at: int, number: int) -> None:
+        os.pwrite(self._log_fd, number.to_bytes(_NUMBER_BYTES, "little"), at)
 
     def _add(self, what: Mapping[str, Any]) -> None:
         os.lseek(self._log_fd, 0, os.SEEK_END)

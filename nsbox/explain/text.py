@@ -7,6 +7,7 @@
 """
 
 import os
+import termios
 import textwrap
 from collections.abc import Iterator
 
@@ -18,9 +19,10 @@ _MARGIN = 5 + _WHO  # "  12 member     "
 _WIDTH_MIN, _WIDTH_MAX, _WIDTH_UNKNOWN = 60, 120, 100
 
 
-def call_of(told: Told, width: int) -> Iterator[str]:
-    """A call with its result."""
-    yield from _wrapped(f"{told.number:>4} {told.who:<{_WHO}}", told.text + _result(told), width)
+def call_of(told: Told, width: int, *, result: bool = True) -> Iterator[str]:
+    """A call with its result; without a number and a result if it has yet to be made."""
+    number = f"{told.number or '':>4}"
+    yield from _wrapped(f"{number} {told.who:<{_WHO}}", told.text + (_result(told) if result else ""), width)
 
 
 def reason_of(told: Told, width: int) -> Iterator[str]:
@@ -64,23 +66,27 @@ class Screen:
         self._width = min(max(columns, _WIDTH_MIN), _WIDTH_MAX)
         self._said, self._line = ("", ""), ""
         self._hand = Hand()
-        self._end = "\r\n" if os.isatty(out_fd) else "\n"  # the terminal may be raw meanwhile
+        self._is_terminal = os.isatty(out_fd)
 
-    def asks(self, call: str) -> bool:
+    def asks(self, call: str, who: str) -> bool:
         return False
 
-    def before(self, told: Told) -> None:
-        """Nobody is asked."""
+    def before(self, told: Told) -> str:
+        return ""
 
     def after(self, told: Told) -> None:
         if told.call in ("execve", "execveat") and told.error:
-            self._print([" " * (_MARGIN + 4) + _result(told).strip()])  # the call itself is there already
+            self._print(self.result_of(told))  # the call itself is there already
         else:
             self._print(call_of(told, self._width))
             if (told.call, told.why) != self._said:  # of several in a row the first tells why
                 self._print(reason_of(told, self._width))
             self._said = told.call, told.why
             self._by_hand(told)
+
+    def result_of(self, told: Told) -> list[str]:
+        """The result alone."""
+        return [" " * (_MARGIN + 4) + _result(told).strip()] if _result(told) else []
 
     def _by_hand(self, told: Told) -> None:
         for line in self._hand.lines(told):
@@ -91,8 +97,18 @@ class Screen:
     def moved(self, told: Told) -> None:
         self._print(move_of(told, self._width))
 
-    def _print(self, lines: "Iterator[str] | list[str]") -> None:
-        view = memoryview("".join(line + self._end for line in lines).encode(errors="backslashreplace"))
+    def _newline(self) -> str:
+        """A raw terminal, as it is while a member has one of its own, does not go back by itself."""
+        try:
+            raw = self._is_terminal and not termios.tcgetattr(self._fd)[1] & termios.OPOST
+        except termios.error:
+            raw = False
+        return "\r\n" if raw else "\n"
+
+    def _print(self, lines: "Iterator[str] | list[str]", end: str | None = None) -> None:
+        end = self._newline() if end is None else end
+        text = "".join(line + end for line in lines)
+        view = memoryview(text.encode(errors="backslashreplace"))
         try:
             while view:
                 view = view[os.write(self._fd, view) :]
