@@ -23,7 +23,7 @@ The same by hand (without a pause that reaps, and without a name):
 def add_parser(verbs: Any) -> None:
     """Add `create`."""
     parser = options.verb(verbs, "create", "make a pod and print the host PID of its pause", _EXAMPLE, "create:run",
-                          acts=True)
+                          foretold=True)
     parser.add_argument("name", metavar="NAME", nargs="?", help="its name; one is made up if not given")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
     add_pod_options(parser)

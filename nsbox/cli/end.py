@@ -23,14 +23,14 @@ def add_parser(verbs: Any) -> None:
     stop = options.verb(
         verbs, "stop", "end the processes of pods, and keep their records",
         "example:\n  sudo nsbox stop web\n\nTERM to the members, grace, KILL, then the pause.\n", "end:stop",
-        acts=True,
+        foretold=True,
     )  # fmt: skip
     _add_pods(stop)
     kill = options.verb(
         verbs, "kill", "send a signal to the members of pods, or to a process",
         "example:\n  sudo nsbox kill -s HUP web\n  sudo nsbox kill --check -s TERM web\n\n"
         "A pod's own PID 1 gets nothing: see stop and rm.\n", "end:kill",
-        acts=True,
+        foretold=True,
     )  # fmt: skip
     kill.add_argument("--check", action="store_true", help="send nothing: say what the signal would do, and why")
     kill.add_argument("--json", action="store_true", help="with --check: answer in JSON")
@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     kill.add_argument("targets", metavar="TARGET", nargs="+", help=_POD_OR_PID)
     rm = options.verb(
         verbs, "rm", "stop pods and remove them",
-        "example:\n  sudo nsbox rm web\n  sudo nsbox rm --force web db\n", "end:rm", acts=True,
+        "example:\n  sudo nsbox rm web\n  sudo nsbox rm --force web db\n", "end:rm", foretold=True,
     )  # fmt: skip
     _add_pods(rm)
     rm.add_argument("-f", "--force", action="store_true", help="KILL at once; a missing pod is no error")

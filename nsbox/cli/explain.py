@@ -1,4 +1,4 @@
-"""`--explain` of the verbs that act: the verb is done, and every system call of it is told."""
+"""`nsbox explain`, and --explain, --dry-run, --step, --sh and --events of the verbs that act."""
 
 import argparse
 import contextlib
@@ -7,26 +7,68 @@ import os
 import sys
 from typing import Any, Callable, Iterator, Sequence
 
+from .. import parse
 from ..errors import NsboxError, SpecError
 from ..explain import text
 from ..explain.teller import Teller, Told
 from ..linux import doors, syscalls
 from ..privilege import doors as rights
+from . import clean, options
 
 Act = Callable[[argparse.Namespace], int]
+
+_EXAMPLE = """\
+example:
+  sudo nsbox explain create web --rootfs busybox          what it would do, call by call
+  sudo nsbox explain --sh run --rootfs busybox -- ls      the same by hand, as a shell script
+  sudo nsbox explain --json join web -- hostname
+
+It is VERB --dry-run, for create, join, run, stop, kill and rm. The first three are rehearsed:
+really done, told, and taken away again; no command of yours is executed. What other verbs do
+depends on what they find then: VERB --explain does it and tells.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add `explain`."""
+    parser = options.verb(verbs, "explain", "tell what a verb would do, call by call, and the same by hand", _EXAMPLE,
+                          "explain:run")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="answer in JSON, a line for each call")
+    form.add_argument("--sh", action="store_true", help="the same by hand, as a shell script")
+    parser.add_argument("words", metavar="VERB …", nargs="*", help="a verb that acts, with its words")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Foretell a verb."""
+    from . import front
+
+    verb = args.about[0] if args.about else ""
+    if not verb:
+        raise SpecError("cannot explain nothing: there is no verb", hint="as in: nsbox explain create web")
+    if verb not in front.VERBS:
+        raise SpecError(f"cannot find a verb {parse.quote(verb)}", hint="see: nsbox --help")
+    act, about = front.parsed(args.about)
+    if not hasattr(about, "explain"):
+        raise SpecError(f"cannot explain {verb}: it changes nothing")
+    if not hasattr(about, "dry_run"):
+        raise SpecError(f"cannot say beforehand what {verb} does: that depends on what it finds then",
+                        hint="its own --explain does it, and tells each call")  # fmt: skip
+    about.dry_run = True
+    about.sh, about.events = "-" if args.sh else about.sh, "-" if args.json else about.events
+    return tell(act, about)
 
 
 def tell(act: Act, args: argparse.Namespace) -> int:
     """Do it, tell what is done, and write down what was asked for; its exit status."""
+    if getattr(args, "dry_run", False):
+        return _foretell(act, args)
     teller = Teller(_screen(args))
     try:
         with _listening(teller):
             return int(act(args))
     finally:
-        if args.sh:
-            _write_script(args, teller.told)
-        if args.events:
-            _write(args.events, [json.dumps(_event(one)) for one in teller.told], "the events")
+        _write_down(args, teller.told)
 
 
 def _screen(args: argparse.Namespace) -> text.Screen | None:
@@ -49,20 +91,93 @@ def _listening(teller: Teller) -> Iterator[None]:
         syscalls.listen(None)
 
 
+# ---- beforehand ----
+
+def _foretell(act: Act, args: argparse.Namespace) -> int:
+    if args.step or args.explain:
+        raise SpecError("cannot tell it before and while it is done: --dry-run stands without --explain and --step")
+    screen = None if "-" in (args.sh, args.events) else text.Screen(1)
+    if args.handler.startswith("nsbox.cli.end:"):
+        told = _planned(args)
+        if screen is not None:
+            screen.planned(told)
+        _write_down(args, told)
+        return 0
+    return _rehearse(act, args, screen)
+
+
+def _planned(args: argparse.Namespace) -> list[Told]:
+    from ..explain.plans import Plan
+
+    plan = Plan()
+    if args.handler.endswith(":kill"):
+        for target in args.targets:
+            plan.kill(target, parse.parse_signal(args.signal))
+        return plan.told
+    grace_s = options.seconds(args.time, "--time")
+    for name in args.pods:
+        plan.end(parse.check_name(name), force=getattr(args, "force", False), grace_s=grace_s)
+    return plan.told
+
+
+def _rehearse(act: Act, args: argparse.Namespace, screen: text.Screen | None) -> int:
+    from ..explain import rehearse
+
+    _refuse_what_would_stay(args)
+    if os.isatty(0) and os.isatty(1) and hasattr(args, "tty") and not (args.no_tty or getattr(args, "detach", False)):
+        args.tty = True  # as it would be if its answer were not kept back
+    teller = Teller(screen, rehearse.leave)
+    try:
+        with rehearse.stage(), _listening(teller), _without_answer():
+            act(args)
+    finally:
+        _write_down(args, teller.told)
+    clean.tell("nsbox: rehearsed: nothing of it is left")
+    return 0
+
+
+def _refuse_what_would_stay(args: argparse.Namespace) -> None:
+    if args.in_place:
+        raise SpecError("cannot rehearse with --in-place: that may make directories in the rootfs")
+    net = getattr(args, "net", "none")
+    if net not in ("none", "host", "user") and ":" not in net:
+        raise SpecError(f"cannot rehearse with --net {net}: that changes the host's network", hint="leave --net out")
+
+
+@contextlib.contextmanager
+def _without_answer() -> Iterator[None]:
+    """What the verb says on stdout is of something that will not be there any more."""
+    sys.stdout.flush()
+    kept_fd, null_fd = os.dup(1), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null_fd, 1)
+    os.close(null_fd)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept_fd, 1)
+        os.close(kept_fd)
+
+
+# ---- afterwards ----
+
+def _write_down(args: argparse.Namespace, told: Sequence[Told]) -> None:
+    if args.sh:
+        from ..explain.script import Script
+        from ..show.text import command_line
+
+        user = "root" if os.geteuid() == 0 else "yourself"
+        words = [word for word in sys.argv[1:] if word not in ("--explain", "--dry-run")]
+        _write(args.sh, list(Script(told).lines(command_line(["nsbox", *words]), user)), "the script")
+    if args.events:
+        _write(args.events, [json.dumps(_event(one)) for one in told], "the events")
+
+
 def _event(told: Told) -> dict[str, Any]:
     """What of it is for others: the values may hold what nobody else should see."""
     event = told._asdict()
     del event["values"]
     return event
-
-
-def _write_script(args: argparse.Namespace, told: Sequence[Told]) -> None:
-    from ..explain.script import Script
-    from ..show.text import command_line
-
-    user = "root" if os.geteuid() == 0 else "yourself"
-    words = ["nsbox", *(word for word in sys.argv[1:] if word != "--explain")]
-    _write(args.sh, list(Script(told).lines(command_line(words), user)), "the script")
 
 
 def _write(path: str, lines: Sequence[str], what: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 from importlib import import_module
-from typing import Any, NoReturn, Sequence
+from typing import Any, Callable, NoReturn, Sequence
 
 from ..errors import (
     EXIT_FAILED,
@@ -41,11 +41,15 @@ VERBS = {
     "unpublish": ("publish", "close published ports of a pod"),
     "net": ("net", "make networks, and connect pods to them"),
     "rootfs": ("rootfs", "build, list and remove root file systems"),
+    "explain": ("explain", "tell what a verb would do, call by call, and the same by hand"),
     "doctor": ("doctor", "find out what this machine allows, and how to mend it"),
     "completion": ("completion", "print completions for bash, zsh or fish"),
 }
-_TELLING = ("explain", "step", "events", "sh")  # of options.add_telling_options()
+_TELLING = ("explain", "dry_run", "step", "events", "sh")  # of options.add_telling_options()
 _WITH_COMMAND = ("create", "join", "run")  # create takes none, and says so better than argparse
+
+
+Act = Callable[[argparse.Namespace], int]
 
 
 class Parser(AnyOrder):
@@ -114,6 +118,27 @@ def _dispatch(words: list[str]) -> int:
     verb = words[0] if words else ""
     if verb not in VERBS:
         return _without_verb(words)
+    about: list[str] = []
+    if verb == "explain":  # what it is about is not ours to parse yet
+        cut = next((at for at, word in enumerate(words[1:], 1) if not word.startswith("-")), len(words))
+        words, about = words[:cut], words[cut:]
+    act, args = parsed(words)
+    if verb == "explain":
+        args.about = about
+    elif any(getattr(args, option, None) for option in _TELLING):
+        from . import explain
+
+        return explain.tell(act, args)
+    return int(act(args))
+
+
+def parsed(words: list[str]) -> tuple[Act, argparse.Namespace]:
+    """A verb with its words: what does it, and what it is given.
+
+    Raises:
+        SpecError: a word is wrong.
+    """
+    verb = words[0]
     before, command = _split_command(words) if verb in _WITH_COMMAND else (words, None)
     parser = build_parser([verb], dashes=command is not None)
     args, unknown = parser.parse_known_args(before)
@@ -124,12 +149,7 @@ def _dispatch(words: list[str]) -> int:
         raise _unknown(unknown[0], f"nsbox {verb}")
     args.after_dashes = command
     module, _, function = args.handler.partition(":")
-    act = getattr(import_module(module), function)
-    if any(getattr(args, option, None) for option in _TELLING):
-        from . import explain
-
-        return explain.tell(act, args)
-    return int(act(args))
+    return getattr(import_module(module), function), args
 
 
 def _unknown(word: str, prog: str) -> SpecError:

@@ -25,7 +25,7 @@ what it does not share with another program's process stays the caller's, as wit
 def add_parser(verbs: Any) -> None:
     """Add `join`."""
     parser = options.verb(
-        verbs, "join", "run a command as a member of a pod, or beside any process", _EXAMPLE, "join:run", acts=True
+        verbs, "join", "run a command as a member of a pod, or beside any process", _EXAMPLE, "join:run", foretold=True
     )
     parser.add_argument("target", metavar="TARGET", help="a pod's name, or the host PID of any process")
     parser.add_argument("-d", "--detach", action="store_true", help="print the host PID and return; "

@@ -50,12 +50,13 @@ class AnyOrder(argparse.ArgumentParser):
 
 
 def verb(
-    verbs: Any, name: str, purpose: str, example: str, handler: str, *, acts: bool = False
+    verbs: Any, name: str, purpose: str, example: str, handler: str, *, acts: bool = False, foretold: bool = False
 ) -> argparse.ArgumentParser:
     """A parser for one verb, with its example in --help.
 
     Args:
         acts: it changes something, and can say how: --explain and the like.
+        foretold: and can say it before: --dry-run.
     """
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,
@@ -66,17 +67,20 @@ def verb(
         formatter_class=Formatter,
     )
     parser.set_defaults(handler=f"nsbox.cli.{handler}")
-    if acts:
-        add_telling_options(parser)
+    if acts or foretold:
+        _add_telling_options(parser, foretold)
     return parser
 
 
-def add_telling_options(parser: argparse.ArgumentParser) -> None:
+def _add_telling_options(parser: argparse.ArgumentParser, foretold: bool) -> None:
     """--explain and what belongs to it. That they are given is seen in front.py."""
     group = parser.add_argument_group("what it does")
+    if foretold:
+        group.add_argument("--dry-run", action="store_true", help="tell it on stdout, and leave nothing of it")
     group.add_argument("--explain", action="store_true", help="tell each system call on stderr: what for, and where "
                        "to read about it")
-    group.add_argument("--step", action="store_true", help="the same, but wait for Enter before each; q ends and undoes")
+    group.add_argument("--step", action="store_true",
+                       help="the same, but wait for Enter before each; q ends and undoes")
     group.add_argument("--sh", metavar="FILE", help="write the same by hand as a shell script; - is stdout")
     group.add_argument("--events", metavar="FILE",
                        help="write each system call as a line of JSON; - is stdout")  # fmt: skip

@@ -22,7 +22,7 @@ with its own network and /proc, a reaping PID 1, and nothing left behind.
 def add_parser(verbs: Any) -> None:
     """Add `run`."""
     parser = options.verb(verbs, "run", "make a pod, run a command in it, remove the pod", _EXAMPLE, "run:run",
-                          acts=True)
+                          foretold=True)
     parser.add_argument("--name", metavar="NAME", help="the pod's name; one is made up if not given")
     create.add_pod_options(parser)
     options.add_root_options(parser)

@@ -16,8 +16,8 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ..errors import NsboxError
 from ..linux import doors, namespaces, syscalls
@@ -101,13 +101,17 @@ class Teller(syscalls.Listener):
         told: in the command, once it is closed: every call, in the order of their numbers.
     """
 
-    def __init__(self, out: Out | None = None) -> None:
+    def __init__(self, out: Out | None = None, leave: Callable[[str], NoReturn] | None = None) -> None:
+        """Args:
+        out: shows what is told.
+        leave: called with who it is in the place of executing a command; the pause is executed.
+        """
         self.told: list[Told] = []
         log_fd = os.memfd_create("nsbox:told", os.MFD_CLOEXEC)
         self._log_fd = out_of_the_way(log_fd)
         os.close(log_fd)
         os.pwrite(self._log_fd, bytes(_LINES_AT), 0)
-        self._out = out
+        self._out, self._leave = out, leave
         self.fds = (self._log_fd, *(out.fds if out is not None else ()))
         self._task, self._who = self._next(_TASKS_AT) - 1, "nsbox"
         self._bearing, self._child = "", -1
@@ -131,6 +135,8 @@ class Teller(syscalls.Listener):
             self._goal = _goal(*args)
         if call in _EXECUTING:
             self._executing = self._tell(call, args, 0, 0)
+            if self._leave is not None and not _is_pause(args):
+                self._leave(self._who)
         elif self._is_last(call, args):
             self._tell(call, args, 0, 0)
             self._be_deaf()
@@ -282,6 +288,11 @@ class _Locked:
 
     def __exit__(self, *_exc: object) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, 0)
+
+
+def _is_pause(args: Sequence[Any]) -> bool:
+    """Whether what is about to be executed is nsbox's own pause."""
+    return len(args) > 3 and list(args[2]) == [b"pause"]
 
 
 def _role(bearing: str) -> str:

@@ -9,7 +9,7 @@
 import os
 import termios
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .byhand import Hand
 from .teller import Told, out_of_the_way
@@ -82,6 +82,13 @@ class Screen:
             if (told.call, told.why) != self._said:  # of several in a row the first tells why
                 self._print(reason_of(told, self._width))
             self._said = told.call, told.why
+            self._by_hand(told)
+
+    def planned(self, plan: "Iterable[Told]") -> None:
+        """What would be done: it has no results."""
+        for told in plan:
+            self._print(call_of(told, self._width, result=False))
+            self._print(reason_of(told, self._width))
             self._by_hand(told)
 
     def result_of(self, told: Told) -> list[str]:

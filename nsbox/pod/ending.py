@@ -74,6 +74,11 @@ def signal_members(record: PodRecord, signum: int) -> int:
     return sum(process.send_signal(one.pidfd, signum) for one in _each(_identities(record)))
 
 
+def supervisors(record: PodRecord) -> list[int]:
+    """The host PIDs of those that look after the detached members of a pod."""
+    return [one.who.pid for one in _each(sorted({member.supervisor for member in _members(record)}))]
+
+
 def who_gets_signals(record: PodRecord) -> list[int]:
     """The host PIDs to which :func:`signal_members` sends, in that order."""
     return [who.pid for who in _identities(record)]
