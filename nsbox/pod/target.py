@@ -112,7 +112,22 @@ def _of_record(record: PodRecord, pid: int, pidfd: int) -> Target:
         raise dead(record.name) from None
     except OSError as err:
         os.close(pidfd)
-        raise NsboxError(f"cannot look at pod {record.name!r}") from err
+        raise NsboxError(f"cannot look at pod {record.name!r}", hint=_why_not(pid)) from err
+
+
+def _why_not(pid: int) -> str:
+    """Why the kernel does not show us a process. See ptrace(2), PTRACE_MODE_READ."""
+    if os.geteuid() != 0:
+        return "it belongs to somebody else: try as root"
+    from ..capabilities import NAMES
+    from .inside import status_of
+
+    try:
+        lacking = int(status_of(pid)["CapPrm"], 16) & ~int(status_of(os.getpid())["CapPrm"], 16)
+    except (OSError, KeyError, ValueError):
+        return ""
+    names = [name for number, name in enumerate(NAMES) if lacking >> number & 1]
+    return f"it has capabilities that you lack: {' '.join(names)}; SYS_PTRACE stands for all" if names else ""
 
 
 def _of_pid(pid: int) -> Target:
@@ -137,9 +152,7 @@ def _of_pid(pid: int) -> Target:
         raise PodNotFound(f"cannot find process {pid}: it has ended") from None
     except OSError as err:
         os.close(pidfd)
-        raise NsboxError(
-            f"cannot look at process {pid}", hint="it belongs to somebody else: try as root"
-        ) from err
+        raise NsboxError(f"cannot look at process {pid}", hint=_why_not(pid)) from err
     return Target(f"process {pid}", pid, pidfd, None, kinds, root_fd)
 
 
