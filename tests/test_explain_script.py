@@ -123,8 +123,8 @@ def test_the_script_joins_in_the_same_way(host, how):
 def test_the_script_of_a_run_does_it_all_and_leaves_nothing(host):
     """Red when: the name of the pause is not put in the place of its PID, or the status is not kept."""
     script = host.scratch / "by-hand.sh"
-    done = host.nsbox("run", "--rootfs", "busybox", "--hostname", "box", "--sh", script, "--", "sh", "-c", "hostname; ps; exit 3")
     before = host.snapshot()
+    done = host.nsbox("run", "--rootfs", "busybox", "--hostname", "box", "--sh", script, "--", "sh", "-c", "hostname; ps; exit 3")
     again = host.run(["sh", script], timeout=30)
     assert done.returncode == again.returncode == 3, again.stderr
     assert again.stdout.splitlines()[0] == done.stdout.splitlines()[0] == "box"
