@@ -30,6 +30,7 @@ REFUSED = {
     "create --explain": "stands without --explain",
     "explain": "there is no verb",
     "explain ls": "it changes nothing",
+    "explain net ls": "not told yet",
     "explain nothing": "cannot find a verb",
     "explain prune": "depends on what it finds",
     "explain --json": "there is no verb",
