@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fakehost import FakeHost
+from fakehost import FakeHost, HostPopen
 from inpod import KINDS, detached, namespaces, pod
+from procfs import until
 
 pytestmark = pytest.mark.needs_root
 
@@ -44,6 +45,16 @@ def keeping(host: FakeHost, code: str, *argv: str, **kw: Any) -> Iterator[list[i
         keeper.end()
 
 
+def pid_inside(host: FakeHost, command: HostPopen) -> int:
+    """The PID, in the fake host, of a command, which may become another program at any moment."""
+    real = command.inner_pid()
+    for _ in until(20):
+        for inside, pid in host.processes().items():
+            if pid == real:
+                return inside
+    raise ProcessLookupError(f"{command.args!r} is not to be found")
+
+
 def holders(world: dict[str, Any], number: int) -> list[tuple[str, int, str]]:
     row = world["namespaces"].get(str(number))
     assert row, f"{number} was not found"
@@ -51,6 +62,17 @@ def holders(world: dict[str, Any], number: int) -> list[tuple[str, int, str]]:
 
 
 # ---- what keeps a namespace alive ----
+
+# Mounts a new namespace on a file. unshare(1) can do that too, but not always on new kernels.
+PIN = """
+pin() {
+    touch "$2"
+    unshare --$1 sleep 1000 > /dev/null 2>&1 &
+    until [ "$(readlink /proc/$!/ns/$1)" != "$(readlink /proc/self/ns/$1)" ]; do sleep 0.02; done
+    mount --bind /proc/$!/ns/$1 "$2"
+    kill -KILL $!; wait
+}
+"""
 
 NEW_NET = "import os, sys\nfrom nsbox.linux import syscalls\nfrom nsbox.linux.flags import CloneFlag\n"
 
@@ -93,7 +115,7 @@ print(os.getpid(), kept, number, end=" ")
 
 def test_a_namespace_that_a_bind_mount_keeps_is_found(host):
     """Red when: look_at_mounts is left out; or it looks at the caller's own mounts only."""
-    host.run(["sh", "-c", "touch /run/here /run/a\\ b; unshare --uts=/run/here --net='/run/a b' true"], user=0, check=True)
+    host.run(["sh", "-c", PIN + "pin uts /run/here; pin net '/run/a b'"], user=0, check=True)
     try:
         world = discover(host)
         where = {place: row["kind"] for row in world["namespaces"].values() for how, _, place in
@@ -108,16 +130,14 @@ def test_a_namespace_that_a_bind_mount_keeps_is_found(host):
 
 def test_a_bind_mount_in_another_mount_namespace_is_found(host):
     """Red when: look_at_mounts reads /proc/self/mountinfo alone."""
-    script = "touch /run/u; mount --make-rprivate /; mount -t tmpfs t /mnt; touch /mnt/u; " \
-             "unshare --uts=/mnt/u true; stat -L -c %i /mnt/u; exec sleep 1000"
+    script = PIN + "mount --make-rprivate /; mount -t tmpfs t /mnt; pin uts /mnt/u; stat -L -c %i /mnt/u; exec sleep 1000"
     other = host.popen(["unshare", "--mount", "sh", "-c", script], user=0)
     try:
         number = int(other.stdout.readline())
-        pid = next(inside for inside, real in host.processes().items() if real == other.inner_pid())
+        pid = pid_inside(host, other)
         assert holders(discover(host), number) == [("mount", pid, "/mnt/u")]
     finally:
         other.end()
-        host.run(["rm", "/run/u"])
 
 
 def test_mounts_in_a_mount_namespace_without_processes_are_found(host):
@@ -125,15 +145,25 @@ def test_mounts_in_a_mount_namespace_without_processes_are_found(host):
 
     Red when: relate does not go into mount namespaces that have no process; or opens there by its own /proc.
     """
-    script = """
+    # Only a younger mount namespace may be mounted, and kernels that number them on each processor
+    # by itself take some for older ones: then another one is made.
+    script = PIN + """
 mount --make-rprivate /; mount -t tmpfs t /run; touch /run/m
-unshare --mount=/run/m sh -c 'mount -t tmpfs u /mnt; touch /mnt/u; unshare --uts=/mnt/u true; stat -L -c %i /mnt/u; umount /proc'
-stat -L -c %i /run/m
+make() {
+    unshare --mount sh -c 'eval "$PIN"; mount -t tmpfs u /mnt; pin uts /mnt/u; stat -L -c %i /mnt/u > /run/number
+                           mount -t tmpfs t /proc; echo > /run/ready; exec sleep 1000' &
+    until [ -e /run/ready ]; do sleep 0.02; done
+    rm /run/ready
+    mount --bind /proc/$!/ns/mnt /run/m 2> /dev/null
+}
+until make; do kill -KILL $!; wait; done
+kill -KILL $!; wait
+cat /run/number; stat -L -c %i /run/m
 exec sleep 1000"""
-    other = host.popen(["unshare", "--mount", "sh", "-c", script], user=0)
+    other = host.popen(["unshare", "--mount", "sh", "-c", script], user=0, env={"PIN": PIN})
     try:
         uts, mnt = int(other.stdout.readline()), int(other.stdout.readline())
-        pid = next(inside for inside, real in host.processes().items() if real == other.inner_pid())
+        pid = pid_inside(host, other)
         world = discover(host)
         assert holders(world, mnt) == [("mount", pid, "/run/m")]
         assert holders(world, uts) == [("mount", 0, f"/mnt/u in mnt:[{mnt}]")]
@@ -147,12 +177,12 @@ def test_a_descriptor_of_a_mount_that_is_gone_is_found(host):
 
     Red when: look_at_descriptors looks only at links that begin with a kind.
     """
-    script = "touch /run/u; unshare --uts=/run/u true; stat -L -c %i /run/u; exec 9</run/u; umount -l /run/u; echo; exec sleep 1000"
+    script = PIN + "pin uts /run/u; stat -L -c %i /run/u; exec 9</run/u; umount -l /run/u; echo; exec sleep 1000"
     keeper = host.popen(["sh", "-c", script], user=0)
     try:
         number = int(keeper.stdout.readline())
         keeper.stdout.readline()
-        pid = next(inside for inside, real in host.processes().items() if real == keeper.inner_pid())
+        pid = pid_inside(host, keeper)
         assert holders(discover(host), number) == [("descriptor", pid, "9")]
     finally:
         keeper.end()

@@ -39,8 +39,8 @@ def letters(taken: dict[str, Any], pid: int) -> list[str]:
 
 def test_equal_letters_are_equal_namespaces(host):
     """Red when: _letters counts in another order than the rows are drawn; or a letter stands for two ids."""
-    with pod(host, "web", "--rootfs", "busybox") as pause, detached(host, "web", "--rootfs", "busybox") as own, \
-         detached(host, "web", "--share", "net") as net, pod(host, "zoo") as other:
+    with pod(host, "zoo") as other, pod(host, "web", "--rootfs", "busybox") as pause, \
+         detached(host, "web", "--rootfs", "busybox") as own, detached(host, "web", "--share", "net") as net:
         taken = picture(host)
         by_kind = {}
         for row in taken["namespaces"]:
@@ -160,8 +160,12 @@ def test_processes_of_other_programs_form_groups(host):
 
 def test_the_groups_hold_each_process_once(host):
     """Red when: a process that cannot be put anywhere is left out."""
+    foreign = host.popen(["unshare", "--uts", "sh", "-c", "echo; exec sleep 1000"], user=0)
     with pod(host, "web"), pod(host, "zoo", "--net", "pod:web"), detached(host, "zoo") as guest:
+        assert foreign.stdout.readline(), foreign.communicate()
         taken = picture(host)
+        foreign.end()
+        assert [group["name"] for group in taken["groups"] if group["what"] == "other"] == ["sleep"]
         placed = [pid for group in taken["groups"] for pid in group["pids"]]
         assert sorted(placed) == sorted(one["pid"] for one in taken["processes"])
         assert [group["name"] for group in taken["groups"] if group["what"] == "pod"] == ["web", "zoo"]

@@ -143,6 +143,9 @@ def test_a_file_that_is_no_picture_is_refused(host, before, text, status):
 def test_a_picture_of_another_boot_is_refused(host, before):
     """Red when: numbers of another boot are compared with those of this one."""
     keep(host, before)
+    newer = json.loads(before.read_text()) | {"format": "nsbox map 2"}
+    (host.work / "newer.json").write_text(json.dumps(newer))
+    refused(host.nsbox("map", "--diff", host.work / "newer.json"), 2)
     other = json.loads(before.read_text()) | {"boot_id": "0" * 8}
     before.write_text(json.dumps(other))
     assert "another boot" in refused(host.nsbox("map", "--diff", before), 125)

@@ -163,7 +163,7 @@ def test_without_scripts_the_picture_is_there(host):
     with pod(host, "web"), browser(host) as seen:
         url = page(host)
         seen.open(url, scripts=False)
-        seen.until(lambda: any(name == "pod web" for _, name in seen.spoken()))
+        seen.until(lambda: ("rowheader", "nsbox:pause") in seen.spoken())
         assert ("heading", "Networks") in seen.spoken()
 
 
@@ -215,4 +215,7 @@ def test_a_hundred_processes_in_many_groups_are_found_quickly(host):
                 "find.dispatchEvent(new Event('input')); })()")
         groups = seen.js("[...document.querySelectorAll('tbody')].filter((one) => !one.hidden).map((one) => one.innerText)")
         pods = [group.partition("\n")[0].split("\t")[0] for group in groups if group.startswith("pod ")]
+        shown = seen.js("[...document.querySelectorAll('tr.proc')].filter((one) => one.offsetParent)"
+                        ".map((one) => one.querySelector('th').textContent)")
+        assert shown.count("sleep") == 30 and "nsbox:pause" not in shown
         assert pods == ["pod zoo"]  # beside it the host's process that looks after its member

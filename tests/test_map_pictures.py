@@ -46,14 +46,19 @@ def test_nothing_in_the_svg_lies_outside_of_it(host):
     """Red when: a row is drawn below its panel, or the picture is cut at the bottom."""
     with pod(host, "web"), pod(host, "with-a-name-that-is-as-long-as-names-may-be-in-a-picture-of-po"), \
          detached(host, "web", argv=("sh", "-c", "sleep 1000; :")):
-        root = ElementTree.fromstring(host.nsbox("map", "--svg", "--all", check=True).stdout)
-        left, top, width, height = map(float, root.get("viewBox").split())
-        for one in [*root.iter(f"{SVG}text"), *root.iter(f"{SVG}rect")]:
-            if one.get("x") is None:  # in a mark, which is moved as a whole
-                continue
-            x, y = float(one.get("x")), float(one.get("y"))
-            wide = float(one.get("width") or 7.8 * len("".join(one.itertext())) * (one.get("text-anchor") is None))
-            assert left <= x and x + wide <= left + width + 1 and top <= y <= top + height, ElementTree.tostring(one)
+        for parts in (["--only", "matrix"], ["--only", "networks"], []):
+            assert_inside(ElementTree.fromstring(host.nsbox("map", "--svg", "--all", *parts, check=True).stdout))
+
+
+def assert_inside(root):
+    """Each text and each box of an SVG is within its view box."""
+    left, top, width, height = map(float, root.get("viewBox").split())
+    for one in [*root.iter(f"{SVG}text"), *root.iter(f"{SVG}rect")]:
+        if one.get("x") is None:  # in a mark, which is moved as a whole
+            continue
+        x, y = float(one.get("x")), float(one.get("y"))
+        wide = float(one.get("width") or 7.8 * len("".join(one.itertext())) * (one.get("text-anchor") is None))
+        assert left <= x and x + wide <= left + width + 1 and top <= y <= top + height, ElementTree.tostring(one)
 
 
 def test_a_picture_needs_nothing_from_elsewhere(host):
@@ -98,6 +103,8 @@ def test_graphviz_draws_the_graph(host):
     """Red when: a line of the template is no DOT."""
     needs_program("dot")
     with pod(host, "web", "-p", "8080:80") as pause, detached(host, "web"), pod(host, "odd", "--with", "user"):
+        host.run(["ip", "link", "add", "name", "near", "type", "veth", "peer", "name", "far", "netns", str(pause)],
+                 user=0, check=True)
         dot = host.nsbox("map", "--dot", check=True).stdout
         drawn = host.run(["dot", "-Tsvg"], input=dot, check=True)
         assert drawn.stderr == ""
@@ -110,6 +117,9 @@ def test_graphviz_draws_the_graph(host):
         assert f"n{taken['own']['net']}->n{one['namespaces']['net']}" in titles
         assert f"n{taken['own']['pid']}->n{one['namespaces']['pid']}" in titles
         assert {"pod web", "pod odd"} <= set(texts(root))
+        [cable] = [one for one in root.iter(f"{SVG}g") if {"near = far", "far = near"} & set(texts(one))
+                   and one.get("class") == "edge"]
+        assert not list(cable.iter(f"{SVG}polygon")), "a cable is no arrow"
 
 
 def test_a_file_is_written_as_the_shell_would_have(host):
