@@ -85,7 +85,7 @@ def mode_of(host, target: str, *options: str) -> str:
     return inside(host, target, "grep ^Seccomp: /proc/self/status", *options).split()[1]
 
 
-def test_every_member_has_a_filter_and_the_pause_none(web, rootfs):
+def test_every_process_of_a_pod_has_a_filter(web, rootfs):
     """Red when: member.start() passes None on; create._pid_one does for --init; supervise has its own way."""
     assert mode_of(web, "web") == mode_of(web, "web", "--rootfs", rootfs) == mode_of(web, "web", "--share", "none") == "2"
     assert mode_of(web, "web", *FREE) == "0"
@@ -95,8 +95,8 @@ def test_every_member_has_a_filter_and_the_pause_none(web, rootfs):
     assert status(web, pid)["Seccomp"] == "2"
     about = json.loads(web.nsbox("inspect", "--json", "web", check=True).stdout)[0]
     assert about["members_get"]["seccomp"] == "default"
-    assert [row["seccomp"] for row in about["processes"]] == ["off", "filter"]
-    assert status(web, about["pid"])["Seccomp"] == "0" and about["security"]["seccomp"] == "off"
+    assert [row["seccomp"] for row in about["processes"]] == ["filter", "filter"]
+    assert status(web, about["pid"])["Seccomp"] == "2" and about["security"]["seccomp"] == "filter"
     with pod(web, "own", "--rootfs", "busybox", "--init", "sleep 1000") as pid:
         assert status(web, pid)["Seccomp"] == "2"
 

@@ -31,7 +31,7 @@ NEWER = {"cachestat": 451, "fchmodat2": 452, "map_shadow_stack": 453, "futex_wak
 
 
 def rules_of(variant: seccomp.Variant) -> list[profile.Rule]:
-    return profile.default_rules(variant.capabilities, nested=variant.nested)
+    return profile.pause_rules() if variant.pause else profile.default_rules(variant.capabilities, nested=variant.nested)
 
 
 @cache

@@ -77,6 +77,17 @@ def calls_of_init(pod: PodRecord) -> seccomp.Program | None:
     return _program(pod.seccomp, capabilities.settle(pod.rights, chrooted=pod.chroot).bits)
 
 
+def calls_of_pause(pod: PodRecord, *, interpreter: bool) -> seccomp.Program | None:
+    """The filter of the pause; None where members have none: what they may not, they shall not have it do.
+
+    Args:
+        interpreter: it is the readable one, which makes calls of all kinds.
+    """
+    if pod.seccomp.chosen.name == UNCONFINED:
+        return None
+    return seccomp.described(seccomp.Variant(pause=not interpreter))
+
+
 def _program(own: PodFilter, kept: int) -> seccomp.Program | None:
     if own.code and own.kept == kept:
         return seccomp.Program(bytes.fromhex(own.code), own.flags)

@@ -201,7 +201,10 @@ def _start(
 
     entered = frozenset({"time"} if any(spec.time) else ()) | ({"user"} if spec.userns else frozenset())
     become = confine.becoming(spec.user)
-    calls = confine.calls_of_init(record) if spec.init else None
+    if spec.init:
+        calls = confine.calls_of_init(record)
+    else:
+        calls = confine.calls_of_pause(record, interpreter=_is_interpreter(spec))
     maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(
@@ -258,8 +261,8 @@ def _pid_one(
     rights.require(keep, doing)  # said now, and not to the first member
     confine.confine(capabilities.NOTHING, doing)
     if program_fd < 0:
-        execute.stay_as_pause(hold.main, null_fd)
-    execute.become_pause(program_fd, null_fd)
+        execute.stay_as_pause(hold.main, null_fd, calls)
+    execute.become_pause(program_fd, null_fd, calls)
 
 
 def _undo_quietly(held: store.Locked) -> None:

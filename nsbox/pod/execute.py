@@ -42,7 +42,7 @@ def _seal(fd: int) -> None:
     fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_ALL)
 
 
-def become_pause(program_fd: int, null_fd: int) -> NoReturn:
+def become_pause(program_fd: int, null_fd: int, calls: seccomp.Program | None) -> NoReturn:
     """Turn the caller into the pause: nothing open but /dev/null, no environment, one argument.
 
     All signals are blocked over the execve, so that a SIGTERM in between is not lost.
@@ -51,11 +51,12 @@ def become_pause(program_fd: int, null_fd: int) -> NoReturn:
     process.reset_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     process.about_to_exec()
+    _load(calls)
     syscalls.execveat(program_fd, [b"pause"], [])
     raise AssertionError("execveat returned")
 
 
-def stay_as_pause(main: Callable[[], NoReturn], null_fd: int) -> NoReturn:
+def stay_as_pause(main: Callable[[], NoReturn], null_fd: int, calls: seccomp.Program | None) -> NoReturn:
     """Be the pause as the interpreter that we are: for reading along, and for other machines.
 
     Ten megabytes, and /proc/1/exe is the host's interpreter: for whoever may look into this process,
@@ -65,8 +66,14 @@ def stay_as_pause(main: Callable[[], NoReturn], null_fd: int) -> NoReturn:
     process.reset_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     process.about_to_exec()
+    _load(calls)
     syscalls.close_range(3, cloexec_only=False)  # an end of file, as an execve would give
     main()
+
+
+def _load(calls: seccomp.Program | None) -> None:
+    if calls is not None:
+        seccomp.load(calls)
 
 
 class Launcher(NamedTuple):
@@ -113,8 +120,7 @@ def become(
     process.reset_signals()
     if launcher is None:
         process.about_to_exec()
-        if calls is not None:
-            seccomp.load(calls)
+        _load(calls)
         raise refusal(argv[0], _try_all(argv, env))
     os.pwrite(launcher.fd, launch.descriptors(process.hand_over_report()), launcher.descriptors_at)
     _seal(launcher.fd)

@@ -19,10 +19,12 @@ class Variant(NamedTuple):
     Attributes:
         capabilities: those that open further calls, of a member that has them.
         nested: calls for namespaces pass without a capability.
+        pause: it is that of the pause, and says nothing of members.
     """
 
     capabilities: frozenset[str] = frozenset()
     nested: bool = False
+    pause: bool = False
 
 
 # Those that are asked for often: they are compiled beforehand.
@@ -30,6 +32,7 @@ BUILT = {
     Variant(): "default",
     Variant(nested=True): "nested",
     Variant(frozenset({"SYS_ADMIN"})): "sys_admin",
+    Variant(pause=True): "pause",
 }
 MACHINES = ("x86_64", "aarch64")
 
@@ -59,7 +62,11 @@ def program(chosen: Filter, kept: int) -> Program | None:
         return of_profile(chosen.profile, frozenset(names_of(kept)))
     if chosen.name == UNCONFINED:
         return None
-    variant = Variant(_opening(kept), chosen.name == NESTED)
+    return described(Variant(_opening(kept), chosen.name == NESTED))
+
+
+def described(variant: Variant) -> Program:
+    """The program of one that profile.py describes. Raises NsboxError where libseccomp is needed and missing."""
     return Program(built(variant) or compiled(variant))
 
 
@@ -129,6 +136,9 @@ def compiled(variant: Variant, machine: str | None = None) -> bytes:
     from . import compiler, profile
 
     machine = machine or os.uname().machine
-    rules = profile.default_rules(variant.capabilities, nested=variant.nested, machine=machine)
+    if variant.pause:
+        rules = profile.pause_rules()
+    else:
+        rules = profile.default_rules(variant.capabilities, nested=variant.nested, machine=machine)
     names = {"x86_64": "X86_64", "aarch64": "AARCH64"}
     return compiler.compile_plan(compiler.Plan(rules, machines=(names[machine],) if machine in names else ()))

@@ -107,6 +107,14 @@ _EVERYONE = """
     mq_timedsend mq_timedsend_time64 mq_timedreceive mq_timedreceive_time64
 """
 
+# The pause: the first line is what it does, the second is for the interpreter that becomes it. Root of the pod may
+# trace it and have it make a call: what the pause may not, nobody can borrow of it.
+_PAUSE = """
+    rt_sigprocmask rt_sigtimedwait rt_sigtimedwait_time64 wait4 prctl exit exit_group restart_syscall rt_sigreturn
+    execveat read pread64 write pwrite64 lseek fcntl close readlink readlinkat poll ppoll ioctl rt_sigaction futex
+    brk mmap munmap mremap mprotect madvise
+"""
+
 # What makes namespaces, enters them and furnishes them. In a user namespace of its own anybody may do it,
 # and that is the part of the kernel in which the most ways out were found.
 _NAMESPACES = """
@@ -184,6 +192,11 @@ def default_rules(
         rules += _without(_NEW_NAMESPACES, "clone", clone_flags_at)
         rules += _without(_NEW_NAMESPACES | _CLONE_NEWTIME, "unshare", 0)
     return rules + list(_with_arguments())
+
+
+def pause_rules() -> list[Rule]:
+    """The filter of a pod's pause, if its members have one."""
+    return [Rule(tuple(sorted(_PAUSE.split())), ALLOW)]
 
 
 def _without(bits: int, call: str, argument: int) -> Iterator[Rule]:
