@@ -67,14 +67,19 @@ def test_a_new_pty_carries_bytes_both_ways_and_is_closed_on_exec():
         os.close(slave_fd)
 
 
-def test_a_multiplexor_that_is_none_is_an_os_error_and_leaks_nothing():
-    """Red: do not close the master when an ioctl fails in open_pty."""
+def test_a_multiplexor_that_is_none_is_an_os_error_and_leaks_nothing(monkeypatch):
+    """Red: do not close the master when an ioctl fails in open_pty; or do not look at what it is."""
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError) as caught:
         terminal.open_pty("/dev/null")
-    assert caught.value.errno == errno.ENOTTY
+    assert caught.value.errno == errno.ENODEV
     with pytest.raises(FileNotFoundError):
         terminal.open_pty("/dev/pts/no-ptmx")
+    # One that passes for a multiplexor until it is asked for a terminal.
+    monkeypatch.setattr(terminal, "_check_multiplexor", lambda *_: None)
+    with pytest.raises(OSError) as caught:
+        terminal.open_pty("/dev/null")
+    assert caught.value.errno == errno.ENOTTY
     assert os.listdir("/proc/self/fd") == before
 
 
