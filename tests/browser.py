@@ -176,7 +176,7 @@ def browser(host: FakeHost) -> Iterator[Browser]:
     from_read, from_write = os.pipe()
     with tempfile.TemporaryDirectory(dir=host.scratch) as profile:
         command = host.popen(["bash", "-c", START, "bash", str(to_read), str(from_write), profile], user=0,
-                             pass_fds=(to_read, from_write), env={"HOME": profile})
+                             pass_fds=(to_read, from_write), env={"HOME": profile, "TMPDIR": profile})
         os.close(to_read)
         os.close(from_write)
         try:

@@ -176,13 +176,14 @@ class FakeHost:
         """End everything inside, and the host. May be called twice."""
         if self._pidfd < 0:
             return
-        # With PID 1 all others end, and it ends after them; then unshare reaps it and ends too.
+        # With PID 1 all others end, and it ends after them; then unshare reaps it and ends too. An nsenter
+        # that stopped with its child would not collect it, and PID 1 would wait for that.
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        for command in self._commands:
+            command.end()
         self._unshare.communicate(timeout=START_S)
         os.close(self._pidfd)
         self._pidfd = -1
-        for command in self._commands:
-            command.end()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self) -> "FakeHost":

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import skip_or_fail
 from fakehost import FakeHost, HostPopen
 from inpod import KINDS, detached, namespaces, pod
 from procfs import until
@@ -255,8 +256,7 @@ def test_serials_tell_namespaces_apart_that_had_one_number(host):
     """Red when: serial is not asked for, or the id is taken for it."""
     world = discover(host)
     serials = [row["serial"] for row in world["namespaces"].values() if row["serial"] is not None]
-    if not serials:
-        pytest.skip("this kernel has no NS_GET_ID")
+    skip_or_fail("" if serials else "needs a kernel with NS_GET_ID")
     assert len(serials) == len(set(serials)) == len(world["namespaces"])
 
 

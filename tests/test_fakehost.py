@@ -7,6 +7,7 @@ import faults
 import hostile
 import pytest
 from fakehost import UID, FakeHost
+from procfs import until
 
 pytestmark = pytest.mark.needs_root
 
@@ -59,6 +60,21 @@ def test_a_closed_host_leaves_no_process(base):
         pids = list(host.processes().values())
         assert len(pids) == 2
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def test_a_command_that_is_stopped_does_not_keep_a_closed_host(base):
+    """nsenter stops with its child. Red when: close waits for the host before it ends the commands."""
+    host = FakeHost(base)
+    command = host.popen(["sh", "-c", "kill -STOP $$"])
+    assert any(state(command.pid) == "T" for _ in until(10.0))
+    unshare = host._unshare
+    host.close()
+    assert unshare.poll() is not None and command.poll() is not None
+
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
 
 
 def test_a_command_that_does_not_end_fails_and_is_ended(plain):
