@@ -141,8 +141,11 @@ def other_program(host, rootfs: Path, script: str) -> "tuple[object, int]":
     begun = host.popen(["unshare", "--mount", "--pid", "--fork", "sh", "-ec", f'{mounts}; exec chroot "$1" sh -c "$2"', "sh",
                         str(rootfs), f"{script}; echo ready; exec sleep 300"])  # fmt: skip
     assert begun.stdout.readline() == "ready\n"
-    return begun, next(inner for inner, real in host.processes().items()
-                       if Path(f"/proc/{real}/cmdline").read_bytes() == b"sleep\x00300\0")  # fmt: skip
+    for _ in until(10.0):  # the shell has said so before it becomes the sleep
+        for inner, real in host.processes().items():
+            if Path(f"/proc/{real}/cmdline").read_bytes() == b"sleep\x00300\0":
+                return begun, inner
+    raise AssertionError("the other program never slept")
 
 
 def test_B06_what_only_looks_like_a_multiplexor_is_not_even_opened(host, rootfs):
