@@ -1,4 +1,4 @@
-"""What members may do, beyond capabilities: keys, each other, limits; and what inspect says (A22, C13, C15, C20).
+"""What members may do, beyond capabilities: keys, each other, the host, limits; and what inspect says (A22, C12, C13, C15, C20).
 
 "Red when" in a docstring says how to break nsbox so that the test fails; each was tried.
 """
@@ -113,6 +113,23 @@ def test_C13_members_of_different_users_are_closed_to_each_other(host):
         assert inside(host, "p", look.format(theirs)) == ""  # root of the pod, without CAP_SYS_PTRACE
         assert inside(host, "p", look.format(roots)) == everything
         assert inside(host, "p", look.format(theirs), "--cap-add", "sys_ptrace") == everything
+
+
+# ---- the host ----
+
+@pytest.mark.parametrize("how", [[], ["--rootfs", "busybox"], ["--userns"], ["--privileged"]], ids=str)
+def test_C12_a_pod_neither_sees_nor_signals_a_process_of_the_host(host, how):
+    """By a number that no process of the pod has. Red when: member._enter_namespaces leaves CLONE_NEWPID out."""
+    far = "echo 30000 > /proc/sys/kernel/ns_last_pid; sleep 300 > /dev/null 2>&1 & echo $!"
+    pid = int(host.run(["sh", "-c", far], check=True).stdout)
+    assert pid > 30000
+    try:
+        with pod(host, "p", *how), detached(host, "p", argv=("sleep", "301")):
+            for options in ([], ["--rootfs", "busybox"], ["--share", "net"]):
+                said = inside(host, "p", f"kill -0 {pid} 2>&1; [ ! -e /proc/{pid} ] || echo seen; ls -d /proc/[0-9]* | wc -l", *options)
+                assert "No such process" in said and "seen" not in said and int(said.split()[-1]) < 9, (options, said)
+    finally:
+        host.run(["kill", str(pid)], check=True)
 
 
 # ---- limits ----
