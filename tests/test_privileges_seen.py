@@ -117,14 +117,15 @@ def test_C13_members_of_different_users_are_closed_to_each_other(host):
 
 # ---- the host ----
 
-@pytest.mark.parametrize("how", [[], ["--rootfs", "busybox"], ["--userns"], ["--privileged"]], ids=str)
-def test_C12_a_pod_neither_sees_nor_signals_a_process_of_the_host(host, how):
-    """By a number that no process of the pod has. Red when: member._enter_namespaces leaves CLONE_NEWPID out."""
-    far = "echo 30000 > /proc/sys/kernel/ns_last_pid; sleep 300 > /dev/null 2>&1 & echo $!"
-    pid = int(host.run(["sh", "-c", far], check=True).stdout)
+@pytest.mark.parametrize("how", [[], ["--rootfs", "busybox"], ["--userns"], ["--privileged"], None], ids=str)
+def test_C12_a_pod_neither_sees_nor_signals_a_process_of_the_host(request, how):
+    """None is an ordinary user's. By a number that no process of the pod has. Red when: member._enter_namespaces leaves CLONE_NEWPID out."""
+    host = request.getfixturevalue("user_host" if how is None else "host")
+    host.run(["sh", "-c", "echo 30000 > /proc/sys/kernel/ns_last_pid"], user=0, check=True)
+    pid = int(host.run(["sh", "-c", "sleep 300 > /dev/null 2>&1 & echo $!"], check=True).stdout)
     assert pid > 30000
     try:
-        with pod(host, "p", *how), detached(host, "p", argv=("sleep", "301")):
+        with pod(host, "p", *(how or [])), detached(host, "p", argv=("sleep", "301")):
             for options in ([], ["--rootfs", "busybox"], ["--share", "net"]):
                 said = inside(host, "p", f"kill -0 {pid} 2>&1; [ ! -e /proc/{pid} ] || echo seen; ls -d /proc/[0-9]* | wc -l", *options)
                 assert "No such process" in said and "seen" not in said and int(said.split()[-1]) < 9, (options, said)

@@ -6,12 +6,13 @@ A test here fails when a pod has become stricter than that file says: then the f
 
 import json
 import os
+import sys
 
 import pytest
-from fakehost import UID
+from fakehost import NSBOX, UID
 from inpod import detached, inside, pod
 from test_owner import bob, make
-from test_privileges_seen import inspected
+from test_privileges_seen import _WITH_KEY, POSSESSOR_ALONE, inspected, read_key
 
 __all__ = ["bob"]  # a fixture
 
@@ -31,8 +32,10 @@ def secret(host):
 def test_root_of_a_pod_of_root_is_the_host_s_root(host, secret, how):
     """With the host's tree it reads and writes whatever root may, with few capabilities or many; `inspect` says it.
 
-    Red when: users.py gives every pod of root a range of its own.
+    Red when: a member becomes somebody else before its execve.
     """
+    with pod(host, "own", *how, "--rootfs", "busybox"):
+        assert inspected(host, "own")["security"]["root_is_uid"] == 0
     with pod(host, "p", *how), detached(host, "p") as pid:
         assert inside(host, "p", f"cat {secret} && echo changed > {secret}") == "of root"
         assert inspected(host, pid)["security"]["root_is_uid"] == 0
@@ -41,7 +44,7 @@ def test_root_of_a_pod_of_root_is_the_host_s_root(host, secret, how):
 
 
 def test_root_of_an_ordinary_user_s_pod_is_that_user(user_host):
-    """It reads and writes what is his. Red when: such a pod with the host's tree is read-only or an overlay."""
+    """It reads and writes what is his. Red when: a member may write no files."""
     mine = user_host.work / "mine"
     mine.write_text("mine\n")
     mine.chmod(0o600)
@@ -52,11 +55,31 @@ def test_root_of_an_ordinary_user_s_pod_is_that_user(user_host):
     assert mine.read_text() == "changed\n"
 
 
+def test_of_its_caller_an_ordinary_user_s_pod_has_the_groups_and_nothing_else(user_host):
+    """Groups that no id inside stands for stay: to drop them could open what they are denied (row C04).
+
+    Red when: base_environment() starts with os.environ; _become_member() leaves out leave_session_keyring.
+    """
+    caller = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--groups", "4,27", "--", "sh", "-c", 'exec 7</ && "$@"', "sh"]
+    session = [sys.executable, "-I", "-c", _WITH_KEY, POSSESSOR_ALONE]
+    env = user_host.environment({"NAME": "nsbox-canary", "SECRET": "canary"})
+    # Of the descriptors the last is the directory itself.
+    look = "echo /proc/self/fd/*; env; grep ^Groups: /proc/self/status"
+    with pod(user_host, "p"):
+        for options in ([], ["--rootfs", "busybox"]):
+            said = user_host.run([*caller, *NSBOX, "join", "p", *options, "--", "sh", "-c", look], user=0, env=env, check=True).stdout
+            assert "canary" not in said and "NSBOX" not in said and str(user_host.scratch) not in said, said
+            lines = said.split("\n")
+            assert lines[0].split() == [f"/proc/self/fd/{number}" for number in range(4)] and lines[-2].split() == ["Groups:", "65534", "65534"], said
+        words = [*session, *read_key(*NSBOX, "join", "p", "--seccomp", "unconfined", "-e", "NAME", "--")]
+        assert user_host.run(words, env=env, check=True).stdout == "refused\nrefused\n"
+
+
 @pytest.mark.parametrize("how", [[], ["--userns"]], ids=str)
 def test_what_root_of_a_pod_writes_to_a_volume_is_root_s_on_the_host(host, how):
     """Setuid bits too, and by an idmapped mount too: README.md says where to keep such a directory.
 
-    Red when: the volumes of --userns are not idmapped, or the mount takes no setuid bits.
+    Red when: a member becomes somebody else before its execve.
     """
     volume = host.scratch / "volume"
     volume.mkdir()
@@ -67,7 +90,7 @@ def test_what_root_of_a_pod_writes_to_a_volume_is_root_s_on_the_host(host, how):
 
 
 def test_read_only_holds_for_who_may_not_mount(host):
-    """Red when: a read-only volume is locked, or --cap-add SYS_ADMIN gives no right to mount."""
+    """Red when: --cap-add SYS_ADMIN gives nothing."""
     volume = host.scratch / "volume"
     volume.mkdir()
     open_up = "mount -o remount,bind,rw /v; touch /v/x"
@@ -81,7 +104,7 @@ def test_read_only_holds_for_who_may_not_mount(host):
 def test_the_owner_of_a_pod_has_every_right_in_it_from_outside(bob):
     """By nsenter(1), whose command has all capabilities, and neither filter nor no_new_privs.
 
-    Red when: the user namespace belongs to root.
+    Red when: parse.py takes nobody for the caller of sudo.
     """
     make(bob, "lab")
     pid = bob.nsbox("join", "lab", "-d", "--", "sleep", "300", check=True).stdout.strip()
@@ -108,7 +131,7 @@ rmdir /dev/shm/c
 def test_nested_lets_root_of_a_pod_of_root_mount_control_groups(host):
     """And write to them; in a pod with ids of its own it may not write. So --userns goes with `nested`.
 
-    Red when: a filter named `nested` lets no mount pass.
+    Red when: `nested` is the default filter.
     """
     words = ["--seccomp", "nested", "--", "unshare", "-r", "-m", "-C", "sh", "-c", _CGROUPS]
     with pod(host, "plain"), pod(host, "safe", "--userns"):
@@ -119,7 +142,7 @@ def test_nested_lets_root_of_a_pod_of_root_mount_control_groups(host):
 def test_no_limit_is_set_on_what_a_pod_uses(host):
     """A member is in the control groups of who called nsbox, and has his limits: see C15 too.
 
-    Red when: a pod has a control group of its own.
+    Red when: a member gets a cgroup namespace of its own.
     """
     groups = ["cat", "/proc/self/cgroup"]
     callers = host.run(groups, check=True).stdout
@@ -141,7 +164,7 @@ syscall($keyctl, 9, $key, -4) if $verb eq "remove";
 def test_without_a_filter_the_keys_of_a_user_are_within_reach(host):
     """Not those of the caller's session, see A22, but those that all processes of one uid have in common.
 
-    Red when: `unconfined` keeps keyctl(2) from members.
+    Red when: `unconfined` is the default filter.
     """
     name = f"nsbox-canary-{os.urandom(4).hex()}"
     keys = ["perl", "-e", _KEYS]
