@@ -38,7 +38,7 @@ def children(pid: int) -> list[int]:
 def nspid(pid: int | str) -> list[int]:
     """The PIDs of one process, from the outermost namespace to its own; none if it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(word) for line in lines if line.startswith("NSpid:") for word in line.split()[1:]]

@@ -70,7 +70,10 @@ def verbs(pid, member):
         ["ls"], ["ls", "-q"], ["inspect", "web"], ["inspect", pid], ["inspect", member], ["ps", "web"], ["ps", "web", "web"], ["map"],
         ["map", "web"], ["map", "--only", "matrix,owners,pids,networks"], ["logs", "web"], ["net", "ls"], ["net", "inspect", "lan"],
         ["rootfs", "ls"], ["publish", "web"], ["kill", "--check", "-s", "USR1", "web"], ["doctor"],
-        ["--explain", "join", "web", "--", "/bin/true", os.fsdecode(EVIL)],
+        ["join", "web", "--explain", "-e", "X=" + os.fsdecode(EVIL), "--", "/bin/true", os.fsdecode(EVIL)],
+        ["explain", "join", "web", "-w", "/mnt/" + os.fsdecode(EVIL), "--", "/bin/true", os.fsdecode(EVIL)],
+        ["why", "web", pid], ["why", "web", "1"], ["xlate", "path", "/mnt/" + os.fsdecode(EVIL), "--from", "web"],
+        ["xlate", "path", "/", "--from", "web"], ["map", "--dot"], ["map", "--svg"], ["map", "--html"],
         ["join", "web", "-w", os.fsdecode(EVIL), "--", "true"], ["join", "web", "--", os.fsdecode(EVIL)],
         ["join", "web", "--rootfs", "/" + os.fsdecode(EVIL), "--", "true"], ["join", os.fsdecode(EVIL), "--", "true"],
         ["create", os.fsdecode(EVIL)], ["create", "x", "--label", os.fsdecode(EVIL)], ["rm", os.fsdecode(EVIL), "none", "nope"],
@@ -88,7 +91,7 @@ def test_G14_nothing_that_is_shown_steers_a_terminal(web):
     """To a pipe, but for what a member printed, and to a terminal.
 
     Red when: print_tree shows a key as it is; clean.tell does not spell; table() or the map's terminal.py
-    leaves printable() out; logs passes to a terminal what it reads.
+    leaves printable() out; logs passes to a terminal what it reads; Screen shows a command by hand as it is.
     """
     host, pid, member = web
     for words in verbs(pid, member):

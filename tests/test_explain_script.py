@@ -130,3 +130,18 @@ def test_the_script_of_a_run_does_it_all_and_leaves_nothing(host):
     assert again.stdout.splitlines()[0] == done.stdout.splitlines()[0] == "box"
     assert len(again.stdout.splitlines()) == len(done.stdout.splitlines())
     host.assert_same_as(before)
+
+
+def test_a_word_of_any_bytes_is_in_the_script_as_it_is(host):
+    """What steers a terminal, and what is no UTF-8, in an argument and in the environment; to stdout too.
+
+    Red when: _write() encodes the script as strict UTF-8.
+    """
+    script = host.scratch / "by-hand.sh"
+    evil = b"\x1b[31m\n'\xff\xe2\x80\xae$"
+    words = ["run", "--rootfs", "busybox", "-e", b"X=" + evil, "--", "sh", "-c", 'printf %s "$1$X"', "sh", evil]
+    done = host.nsbox(words[0], "--sh", script, *words[1:], text=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, evil * 2, b"")
+    assert host.run(["sh", script], text=False, check=True, timeout=30).stdout == evil * 2
+    shown = host.nsbox("explain", "--sh", *words, text=False, check=True, env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert evil.replace(b"'", b"'\"'\"'") in shown.stdout

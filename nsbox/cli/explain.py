@@ -186,12 +186,13 @@ def _event(told: Told) -> dict[str, Any]:
 
 
 def _write(path: str, lines: Sequence[str], what: str) -> None:
-    content = "".join(line + "\n" for line in lines)
+    content = os.fsencode("".join(line + "\n" for line in lines))  # a word may be of any bytes
     if path == "-":
-        sys.stdout.write(content)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
         return
     try:
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path, "wb") as file:
             file.write(content)
     except OSError as err:
         raise NsboxError(f"cannot write {what} to {path!r}") from err

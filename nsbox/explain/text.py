@@ -6,6 +6,7 @@
     $ the same by hand
 """
 
+import itertools
 import os
 import termios
 import textwrap
@@ -50,6 +51,20 @@ def _wrapped(head: str, text: str, width: int) -> list[str]:
     indent = " " * (_MARGIN + 4 if head.strip() else _MARGIN)
     return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False,
                          break_on_hyphens=False) or [head]  # fmt: skip
+
+
+def _spelled_out(line: str) -> str:
+    """A command whose words cannot steer a terminal, and that bash and zsh still read as it was.
+
+    What is not printable is within single quotes: it becomes $'...' between two of these.
+    """
+    if line.isprintable():
+        return line
+    parts = []
+    for harmless, chars in itertools.groupby(line, str.isprintable):
+        part = "".join(chars)
+        parts.append(part if harmless else "'$'" + "".join(f"\\x{byte:02x}" for byte in os.fsencode(part)) + "''")
+    return "".join(parts)
 
 
 class Screen:
@@ -98,7 +113,8 @@ class Screen:
     def _by_hand(self, told: Told) -> None:
         for line in self._hand.lines(told):
             if line != self._line:
-                self._print([" " * _MARGIN + (line if line.startswith("#") else f"$ {line}")])  # whole, to be copied
+                shown = _spelled_out(line)  # whole, to be copied
+                self._print([" " * _MARGIN + (shown if shown.startswith("#") else f"$ {shown}")])
             self._line = line
 
     def moved(self, told: Told) -> None:
