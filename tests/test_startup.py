@@ -55,6 +55,34 @@ def everything(host, command, **kw):
         assert done.returncode == status, (words, done)
 
 
+# ---- Ctrl-C ----
+
+_INTERRUPTED = """
+import os, signal, sys
+class Hit:
+    def find_spec(self, name, path=None, target=None):
+        if name == module: os.kill(os.getpid(), signal.SIGINT)
+if sys.argv[1] == "ignored": signal.signal(signal.SIGINT, signal.SIG_IGN)
+module = sys.argv[2]
+sys.meta_path.insert(0, Hit())
+sys.argv[1:] = ["ls", "-q"]
+from nsbox.cli import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize("module", ["typing", "nsbox.cli.front", "argparse"])
+def test_ctrl_c_while_it_starts_ends_it_without_a_word(host, module):
+    """As it would end any program: by the signal. Who has it ignored, as nohup does, is left in peace.
+
+    Red when: entry() does not call _end_at_interrupt(), or the module imports typing before.
+    """
+    done = host.python(_INTERRUPTED, "taken", module)
+    assert (done.returncode, done.stdout, done.stderr) == (-2, "", "")
+    done = host.python(_INTERRUPTED, "ignored", module)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # ---- C18: modules ----
 
 def test_C18_the_installed_command_starts_isolated():

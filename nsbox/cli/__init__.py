@@ -3,24 +3,36 @@
 import gc
 import os
 import sys
-from typing import NoReturn, Sequence
+
+TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; to load that takes a while, see entry()
+if TYPE_CHECKING:
+    from typing import NoReturn, Sequence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: "Sequence[str] | None" = None) -> int:
     """Do what the words say; return the exit status."""
     from .front import run
 
     return run(argv)
 
 
-def entry() -> NoReturn:
+def entry() -> "NoReturn":
     """The command `nsbox`: a process of its own, which ends here.
 
     It lives for some milliseconds, so it collects no garbage, and it ends without taking the
     interpreter apart: the two would cost as much as the work itself. What was said is written
     out by then: see front.run().
     """
+    _end_at_interrupt()
     gc.disable()
     status = main()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _end_at_interrupt() -> None:
+    """Have Ctrl-C end the process at once, without Python's traceback, until clean.begin() sees to it."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored stays ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
