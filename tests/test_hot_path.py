@@ -91,9 +91,10 @@ def test_the_spy_sees_heavy_modules(web):
 
 
 @pytest.mark.parametrize(
-    "verb", ["ls -q", "ls --json", "stop web", "inspect --json web", "ps --json web"]
+    "verb", ["ls -q", "ls --json", "stop web", "inspect --json web", "ps --json web", "map", "map --json"]
 )
 def test_other_verbs_without_a_table_load_no_heavy_library(web, verb):
+    """Red when: printed() of show/pieces.py imports rich for a pipe too, which is half of a map's time."""
     names = {name.partition(".")[0] for name in loaded(web, "-m", "nsbox", *verb.split())}
     assert not names & {"pyroute2", "rich", "yaml", "asyncio"}, names
 

@@ -3,12 +3,15 @@
 import json
 import re
 import sys
+import unicodedata
 from typing import Any
 
 import pytest
 from fakehost import NSBOX, FakeHost
 from inpod import FIVE, KINDS, detached, pod
 from test_words import refused
+
+from nsbox.show import pieces
 
 pytestmark = pytest.mark.needs_root
 
@@ -104,6 +107,26 @@ def test_no_line_is_wider_than_the_terminal(host, columns):
         said = on_a_terminal(host, "map", columns=columns, NO_COLOR="1")
         bare = re.sub(r"\x1b\[[0-9;]*m", "", said)
         assert max(len(line) for line in bare.splitlines()) <= columns
+
+
+def columns_of(text: str) -> int:
+    """How wide a terminal draws it."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def test_letters_stay_in_their_columns_beside_a_wide_name(host):
+    """Red when: width_of counts characters; or the lines are cut by characters."""
+    code = "import sys, time; open('/proc/self/comm', 'w').write(sys.argv[1]); print(flush=True); time.sleep(1000)"
+    keeper = host.popen(["unshare", "--uts", sys.executable, "-c", code, "\u7db2\u7d61\u8655\u7406"], user=0)
+    try:
+        assert keeper.stdout.readline(), keeper.communicate()
+        lines, _ = matrix(host)
+        [line] = [line for line in lines if re.match(r" *\d+ \u7db2\u7d61\u8655\u7406 ", line)]
+        before, mark, _ = line.partition("\u25cbA")
+        assert mark and columns_of(before) == lines[0].index("user")
+        assert columns_of(pieces.cut(line, 11)) == 10, "half of a letter is none"
+    finally:
+        keeper.end()
 
 
 def test_G14_a_hostile_name_steers_no_terminal(host):

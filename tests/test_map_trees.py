@@ -139,6 +139,32 @@ def test_who_listens_is_what_the_tables_of_proc_say(host):
         keeper.end()
 
 
+LISTEN_ONCE = """
+import socket, sys, time
+one = socket.socket(getattr(socket, sys.argv[1]), getattr(socket, sys.argv[2]))
+one.bind((sys.argv[3], 7000))
+if sys.argv[2] == "SOCK_STREAM":
+    one.listen()
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("words, found", [
+    (("AF_INET", "SOCK_STREAM", "0.0.0.0"), ("tcp", "0.0.0.0")), (("AF_INET6", "SOCK_STREAM", "::"), ("tcp", "::")),
+    (("AF_INET", "SOCK_DGRAM", "0.0.0.0"), ("udp", "0.0.0.0")), (("AF_INET6", "SOCK_DGRAM", "::"), ("udp", "::"))])
+def test_who_listens_alone_in_a_network_is_found_by_each_table(host, words, found):
+    """Red when: _tables_in_use reads another line of the counters than the table's."""
+    keeper = host.popen(["unshare", "--net", sys.executable, "-c", LISTEN_ONCE, *words], user=0)
+    try:
+        assert keeper.stdout.readline(), keeper.communicate()
+        taken = picture(host)
+        listens = [one for net in taken["nets"] if net["id"] != taken["own"]["net"] for one in net["listens"]]
+        assert [(one["proto"], one["address"], one["port"]) for one in listens] == [(*found, 7000)]
+    finally:
+        keeper.end()
+
+
 def test_networks_with_nothing_in_them_share_one_line(host):
     """Red when: networks() draws each of a hundred empty pods."""
     with empty_net(host), empty_net(host), empty_net(host):

@@ -104,13 +104,17 @@ def _pids(targets: list[str]) -> list[int]:
 
 def _answer(args: argparse.Namespace, wanted: list[int]) -> str:
     from ..linux import process
-    from ..show import changes, picture, view
+    from ..show import picture, view
 
-    earlier = changes.load(args.diff, process.boot_id()) if args.diff else None
+    earlier = None
+    if args.diff:
+        from ..show import changes
+
+        earlier = changes.load(args.diff, process.boot_id())
     taken = picture.take(earlier, nets=args.form in ("json", "dot") or bool(args.diff) or "networks" in args.only)
     seen = view.View(taken, wanted, earlier)
     if args.form == "text":
-        return text_of(seen, args, terminal_width())
+        return text_of(seen, args)
     if args.form == "json":
         return json.dumps(_with_changes(taken, seen))
     from ..show import page
@@ -148,25 +152,13 @@ def _write(answer: str, path: str | None) -> None:
 
 # ---- text ----
 
-def terminal_width() -> int:
-    """Columns of the terminal, or 80."""
-    from rich.console import Console
+def text_of(seen: "View", args: argparse.Namespace) -> str:
+    """The parts that are asked for, as lines with the escapes that stdout wants."""
+    from ..show import pieces, rows, terminal, text, trees, unread
 
-    return Console().width
-
-
-def text_of(seen: "View", args: argparse.Namespace, width: int, *, colours: bool | None = None) -> str:
-    """The parts that are asked for, as lines with the escapes that this terminal wants.
-
-    Args:
-        colours: None asks the terminal; False prints none.
-    """
-    from rich.console import Console
-
-    from ..show import rows, terminal, text, trees, unread
-
-    style = terminal.Style(width, not args.ascii and (sys.stdout.encoding or "").lower().startswith("utf"))
-    parts = []
+    can_do_more = (sys.stdout.encoding or "").lower().startswith("utf")
+    style = terminal.Style(pieces.terminal_width(), not args.ascii and can_do_more)
+    parts: list[list[pieces.Line]] = []
     if seen.earlier and args.diff:
         from ..show import changes
 
@@ -178,9 +170,9 @@ def text_of(seen: "View", args: argparse.Namespace, width: int, *, colours: bool
     for name, make in trees.TREES.items():
         if name in args.only:
             parts.append(terminal.tree(trees.HEADINGS[name], make(seen), style))
-    console = Console(highlight=False, soft_wrap=True, no_color=None if colours is None else not colours)
-    with console.capture() as captured:
-        for number, lines in enumerate(parts):
-            console.print(*[""] * bool(number), *lines, sep="\n")
-    blind = [style.plain(line) for line in unread.lines(seen.picture)]
-    return "\n".join([captured.get().rstrip("\n"), *[""] * bool(blind), *blind])
+    if blind := unread.lines(seen.picture):
+        parts.append([[pieces.Piece(style.plain(line))] for line in blind])
+    lines: list[pieces.Line] = []
+    for part in parts:
+        lines += [[], *part] if lines else part
+    return pieces.printed(lines)

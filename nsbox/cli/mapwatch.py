@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Sequence
 
 from . import clean
-from .map import terminal_width, text_of
+from .map import text_of
 
 if TYPE_CHECKING:
     from ..show.picture import Picture
@@ -28,7 +28,7 @@ def watch(args: argparse.Namespace, wanted: Sequence[int], interval_s: float) ->
             while len(recent) > 1 and taken["taken"] - recent[1]["taken"] >= _LIT_S:
                 recent.popleft()
             seen = view.View(taken, _still(wanted, taken), recent[0] if len(recent) > 1 else None)
-            text = text_of(seen, args, terminal_width())
+            text = text_of(seen, args)
             if text != shown:
                 screen.show(text, time.strftime("%H:%M:%S"))
                 shown = text

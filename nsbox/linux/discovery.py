@@ -222,24 +222,24 @@ class _Search:
 
     def _ask(self, fd: int, row: _Row) -> None:
         row.serial = nsfs.serial(fd)
-        row.owner = self._follow("owner", nsfs.owner, fd, row)
+        row.owner = self._follow("owner", nsfs.owner, fd, row.id, "user")
         if row.kind in ("pid", "user"):
-            row.parent = row.owner if row.kind == "user" else self._follow("parent", nsfs.parent, fd, row)
+            row.parent = row.owner if row.kind == "user" else self._follow("parent", nsfs.parent, fd, row.id, "pid")
         if row.kind == "user":
             row.uid = nsfs.owner_uid(fd)
 
-    def _follow(self, how: str, call: Callable[[int], int], fd: int, row: _Row) -> int | None:
+    def _follow(self, how: str, call: Callable[[int], int], fd: int, below: int, kind: str) -> int | None:
         try:
             found = call(fd)
         except OSError:
             return None  # above our own user namespace, or the top of all
         try:
-            about = nsfs.about(found)
-            if about.id not in self.rows:
-                above = self._row(about.kind, about.id)
-                above.holders.append(Holder(how, 0, str(row.id)))
+            number = os.fstat(found).st_ino
+            if number not in self.rows:
+                above = self._row(kind, number)
+                above.holders.append(Holder(how, 0, str(below)))
                 self._ask(found, above)
-            return about.id
+            return number
         finally:
             os.close(found)
 
@@ -294,12 +294,12 @@ def _open(number: int, kind: str, pids: Sequence[int], holders: Iterable[Holder]
 
 def _openers(kind: str, pids: Sequence[int], holders: Iterable[Holder]) -> Iterator[Callable[[], int]]:
     for pid in pids:
-        yield partial(nsfs.reopen, f"/proc/{pid}/ns/{kind}")
+        yield partial(nsfs.open_link, f"/proc/{pid}/ns/{kind}")
     for how, pid, where in holders:
         if how == "children":
-            yield partial(nsfs.reopen, f"/proc/{pid}/ns/{kind}_for_children")
+            yield partial(nsfs.open_link, f"/proc/{pid}/ns/{kind}_for_children")
         elif how == "thread":
-            yield partial(nsfs.reopen, f"/proc/{pid}/task/{where}/ns/{kind}")
+            yield partial(nsfs.open_link, f"/proc/{pid}/task/{where}/ns/{kind}")
         elif how == "descriptor":
             yield partial(nsfs.reopen, f"/proc/{pid}/fd/{where}")
         elif how == "mount" and pid:

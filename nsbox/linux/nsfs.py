@@ -115,6 +115,11 @@ def of_socket(pidfd: int, number: int) -> int:
         os.close(socket_fd)
 
 
+def open_link(path: str) -> int:
+    """Open one of the links in /proc/PID/ns, each of which leads to a namespace. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def reopen(path: str) -> int:
     """Open a file if it is one of nsfs. It is looked at before: nobody's pipe or device is opened.
 

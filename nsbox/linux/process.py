@@ -10,6 +10,7 @@ import select
 import signal
 import struct
 import sys
+from functools import cache
 from typing import Callable, Iterable, NamedTuple, NoReturn
 
 from .. import errors
@@ -44,6 +45,7 @@ class Spawned(NamedTuple):
     pidfd: int
 
 
+@cache
 def boot_id() -> str:
     """Which boot of the machine this is: a random UUID. See random(4)."""
     return _read_file("/proc/sys/kernel/random/boot_id").decode("ascii").strip()

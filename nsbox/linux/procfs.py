@@ -13,8 +13,10 @@ from .namespaces import KINDS
 GONE = (FileNotFoundError, ProcessLookupError)
 
 _PF_KTHREAD = 0x0020_0000  # linux/sched.h, a flag of proc_pid_stat(5)
-_KINDS = tuple(kind.name for kind in KINDS)
-_LATER = ("pid", "time")  # an unshare or setns of these counts for the next child
+_LINKS = tuple((kind.name, f"ns/{kind.name}") for kind in KINDS)
+# An unshare or setns of these counts for the next child.
+_LINKS_OF_CHILDREN = tuple((kind, f"ns/{kind}_for_children") for kind in ("pid", "time"))
+_PART = 1 << 16
 # A thread may leave these alone: of the others unshare(2) says EINVAL while there are threads.
 _OF_THREADS = ("cgroup", "ipc", "uts", "net", "mnt")
 
@@ -87,20 +89,20 @@ def open_directory(pid: int) -> int:
 
 def read(dir_fd: int) -> Process:
     """The process whose directory is open. Raises one of GONE if it has ended."""
-    status = _status(dir_fd)
+    status = _file(dir_fd, "status")
     stat = _file(dir_fd, "stat")
     fields = stat[stat.rindex(b")") + 2 :].split()
     ids, problem = _namespaces(dir_fd)
-    threads = int(status[b"Threads"])
-    name = os.fsdecode(status[b"Name"])
-    numbers = tuple(map(int, status.get(b"NSpid", status[b"Pid"]).split()))
+    threads = int(_field(status, b"\nThreads:"))
+    name = os.fsdecode(status[len(b"Name:\t") : status.index(b"\n")])
+    numbers = tuple(map(int, (_field(status, b"\nNSpid:") or _field(status, b"\nPid:")).split()))
     return Process(
         pid=numbers[0],
         pids=numbers,
         ppid=int(fields[1]),
         start_time=int(fields[19]),
         state=fields[0].decode(),
-        uid=int(status[b"Uid"].split()[1]),
+        uid=int(_field(status, b"\nUid:").split()[1]),
         name=name,
         command=_command(dir_fd) or (f"[{name}]",),
         kernel=bool(int(fields[6]) & _PF_KTHREAD),
@@ -114,21 +116,21 @@ def read(dir_fd: int) -> Process:
 
 
 def _file(dir_fd: int, name: str) -> bytes:
+    """All of a file that the kernel makes as one piece: less than was asked for is its end."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts)
+        said = part = os.read(fd, _PART)
+        while len(part) == _PART:
+            said += (part := os.read(fd, _PART))
+        return said
     finally:
         os.close(fd)
 
 
-def _status(dir_fd: int) -> dict[bytes, bytes]:
-    """See proc_pid_status(5). A name holds no newline: the kernel writes it escaped."""
-    return {
-        key: value.strip() for key, _, value in (line.partition(b":") for line in _file(dir_fd, "status").split(b"\n"))
-    }
+def _field(status: bytes, key: bytes) -> bytes:
+    """A line of proc_pid_status(5), or b"". A name holds no newline: the kernel writes it escaped."""
+    start = status.find(key)
+    return status[start + len(key) : status.index(b"\n", start + 1)] if start >= 0 else b""
 
 
 def _command(dir_fd: int) -> tuple[str, ...]:
@@ -154,9 +156,9 @@ def _number(dir_fd: int, name: str) -> int:
 def _namespaces(dir_fd: int) -> tuple[dict[str, int], str]:
     """The ids of all kinds that there are, and why they cannot be seen."""
     ids = {}
-    for kind in _KINDS:
+    for kind, link in _LINKS:
         try:
-            ids[kind] = _number(dir_fd, f"ns/{kind}")
+            ids[kind] = _number(dir_fd, link)
         except GONE:
             continue  # a zombie, or a kernel without this kind
         except OSError as err:
@@ -166,9 +168,9 @@ def _namespaces(dir_fd: int) -> tuple[dict[str, int], str]:
 
 def _children(dir_fd: int, ids: dict[str, int]) -> dict[str, int]:
     found = {}
-    for kind in _LATER:
+    for kind, link in _LINKS_OF_CHILDREN:
         try:
-            number = _number(dir_fd, f"ns/{kind}_for_children")
+            number = _number(dir_fd, link)
         except OSError:
             continue  # a pid namespace in which nobody was born yet cannot be named either
         if number != ids.get(kind):
@@ -197,14 +199,10 @@ def descriptors(dir_fd: int) -> list[tuple[int, str]]:
     Raises:
         PermissionError: the process is somebody else's.
     """
-    fd = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        found = []
-        for name in os.listdir(fd):
-            try:
-                found.append((int(name), os.readlink(name, dir_fd=fd)))
-            except OSError:
-                continue  # closed meanwhile
-        return found
-    finally:
-        os.close(fd)
+    found = []
+    for name in os.listdir(f"/proc/self/fd/{dir_fd}/fd"):
+        try:
+            found.append((int(name), os.readlink(f"fd/{name}", dir_fd=dir_fd)))
+        except OSError:
+            continue  # closed meanwhile
+    return found

@@ -7,7 +7,7 @@ import and a millisecond for each socket; a map of a hundred networks is to take
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 # linux/netlink.h, linux/rtnetlink.h, linux/sock_diag.h
@@ -26,6 +26,7 @@ _EXT_MASK, _SKIP_STATS = 29, 1 << 3  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS: h
 _TRIES = 10
 _RECEIVE_MAX = 1 << 17
 _LISTENING = {"tcp": (socket.IPPROTO_TCP, 1 << 10), "udp": (socket.IPPROTO_UDP, 1 << 7)}  # net/tcp_states.h
+TABLES = tuple((proto, family) for family in (socket.AF_INET, socket.AF_INET6) for proto in _LISTENING)
 
 
 class Link(NamedTuple):
@@ -109,16 +110,20 @@ def nsid(sock: socket.socket, net_fd: int) -> int | None:
     return number if number >= 0 else None
 
 
-def listeners() -> Iterator[Listener]:
-    """Who listens in the network namespace that this process is in. Raises OSError: no sock_diag here."""
+def listeners(tables: Iterable[tuple[str, int]] = TABLES) -> Iterator[Listener]:
+    """Who listens in the network namespace that this process is in. Raises OSError: no sock_diag here.
+
+    Args:
+        tables: which to look at, as ("tcp", socket.AF_INET).
+    """
     with open_socket(NETLINK_SOCK_DIAG) as sock:
-        for proto, (number, states) in _LISTENING.items():
-            for family in (socket.AF_INET, socket.AF_INET6):
-                for part in _dump(sock, _BY_FAMILY, _DIAG.pack(family, number, 0, states)):
-                    [port], [inode] = struct.unpack_from(">H", part, 4), struct.unpack_from("=I", part, 68)
-                    size = 4 if family == socket.AF_INET else 16
-                    if port:
-                        yield Listener(proto, socket.inet_ntop(family, part[8 : 8 + size]), port, inode)
+        for proto, family in tables:
+            number, states = _LISTENING[proto]
+            for part in _dump(sock, _BY_FAMILY, _DIAG.pack(family, number, 0, states)):
+                [port], [inode] = struct.unpack_from(">H", part, 4), struct.unpack_from("=I", part, 68)
+                size = 4 if family == socket.AF_INET else 16
+                if port:
+                    yield Listener(proto, socket.inet_ntop(family, part[8 : 8 + size]), port, inode)
 
 
 # ---- messages ----

@@ -7,9 +7,9 @@ leaves a port that is listed as down, never one that is open and not known.
 import os
 from typing import NamedTuple, Sequence
 
-from ..errors import NsboxError, PodNotFound
+from ..errors import NsboxError
 from ..linux.process import Identity
-from . import store
+from . import statedir, store
 from .files import CorruptFile, read_json, write_json
 
 _FILE = "ports.json"
@@ -71,13 +71,28 @@ def write(dir_fd: int, ports: Ports) -> None:
 
 def proxy_pids(names: Sequence[str]) -> frozenset[tuple[int, int]]:
     """(PID, start time) of the proxies of these pods: they share a network and are no members."""
-    found = set()
-    for name in names:
-        try:
-            with store.Locked(name, store.directory(name)) as held:
-                proxy = read(held.fd).proxy
-        except (NsboxError, PodNotFound):
-            continue
-        if proxy is not None:
-            found.add((proxy.pid, proxy.start_time))
-    return frozenset(found)
+    found = (ports.proxy for ports in of_pods(names).values())
+    return frozenset((proxy.pid, proxy.start_time) for proxy in found if proxy is not None)
+
+
+def of_pods(names: Sequence[str]) -> dict[str, Ports]:
+    """The ports of those of these pods that ever had one, and whose file can be read."""
+    if not names:
+        return {}
+    pods_fd, found = statedir.pods_fd(), {}
+    try:
+        for name in names:
+            try:
+                dir_fd = os.open(store.checked(name), statedir.DIR, dir_fd=pods_fd)
+            except (OSError, NsboxError):
+                continue  # it has ended
+            try:
+                if (ports := read(dir_fd)) != Ports():
+                    found[name] = ports
+            except NsboxError:
+                continue
+            finally:
+                os.close(dir_fd)
+    finally:
+        os.close(pods_fd)
+    return found

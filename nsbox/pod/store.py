@@ -216,14 +216,25 @@ def names() -> list[str]:
     """The names that are taken, sorted. Takes no lock."""
     pods_fd = statedir.pods_fd()
     try:
-        return sorted(name for name in os.listdir(pods_fd) if not name.startswith("."))
+        return _names(pods_fd)
     finally:
         os.close(pods_fd)
+
+
+def _names(pods_fd: int) -> list[str]:
+    return sorted(name for name in os.listdir(pods_fd) if not name.startswith("."))
 
 
 def look(name: str) -> Entry:
     """What stands under `name`, without taking its lock. Raises PodNotFound."""
     pods_fd = statedir.pods_fd()
+    try:
+        return _look(name, pods_fd, vantage())
+    finally:
+        os.close(pods_fd)
+
+
+def _look(name: str, pods_fd: int, here: tuple[int, int]) -> Entry:
     try:
         fd = os.open(checked(name), statedir.DIR, dir_fd=pods_fd)
     except FileNotFoundError:
@@ -232,15 +243,13 @@ def look(name: str) -> Entry:
         if err.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EACCES):
             raise NsboxError(f"cannot look at pod {name!r}") from err
         return Entry(name, "corrupt", None, f"not a directory of ours: {err.strerror}")
-    finally:
-        os.close(pods_fd)
     try:
         record = pod_from_dict(read_json(fd, _RECORD))
         if record.name != name:
             return Entry(name, "corrupt", None, "the record is of another pod")
-        return Entry(name, status(record), record)
+        return Entry(name, _status(record, here), record)
     except FileNotFoundError:
-        if not _stands(name, fd):  # it was being removed while we looked
+        if not _stands(name, fd, pods_fd):  # it was being removed while we looked
             raise not_found(name) from None
         return Entry(name, "corrupt", None, "no record")
     except CorruptFile as err:
@@ -249,15 +258,12 @@ def look(name: str) -> Entry:
         os.close(fd)
 
 
-def _stands(name: str, fd: int) -> bool:
+def _stands(name: str, fd: int, pods_fd: int) -> bool:
     """Whether the directory `fd` still has the name."""
-    pods_fd = statedir.pods_fd()
     try:
         return os.path.samestat(os.stat(name, dir_fd=pods_fd, follow_symlinks=False), os.fstat(fd))
     except FileNotFoundError:
         return False
-    finally:
-        os.close(pods_fd)
 
 
 def vantage() -> tuple[int, int]:
@@ -267,7 +273,12 @@ def vantage() -> tuple[int, int]:
 
 
 def status(record: PodRecord) -> str:
-    if record.maker.boot_id == process.boot_id() and record.vantage != vantage():
+    """How the pod is: see Entry."""
+    return _status(record, vantage())
+
+
+def _status(record: PodRecord, here: tuple[int, int]) -> str:
+    if record.maker.boot_id == process.boot_id() and record.vantage != here:
         return "elsewhere"
     if record.phase == "intent":
         return "creating" if _is_running(record.maker) else "broken"
@@ -293,20 +304,23 @@ def entries(*, missing_ok: bool = False) -> list[Entry]:
     Args:
         missing_ok: nothing exists where there is no state directory.
     """
-    found = []
     try:
-        known = names()
+        pods_fd = statedir.pods_fd()
     except PodNotFound:
         if not missing_ok:
             raise
-        known = []
-    for name in known:
-        try:
-            found.append(look(name))
-        except PodNotFound:
-            continue
-        except SpecError as err:
-            found.append(Entry(name, "corrupt", None, str(err)))
+        return []
+    found, here = [], vantage()
+    try:
+        for name in _names(pods_fd):
+            try:
+                found.append(_look(name, pods_fd, here))
+            except PodNotFound:
+                continue
+            except SpecError as err:
+                found.append(Entry(name, "corrupt", None, str(err)))
+    finally:
+        os.close(pods_fd)
     return found
 
 

@@ -4,7 +4,6 @@ from typing import Any, Iterable, Iterator, Sequence
 
 from ..linux.procfs import Process
 from ..linux.world import World
-from ..pod import portfile
 from ..pod.record import PodRecord
 
 # Kinds by which a process belongs to a pod. Many that have nothing to do with each other share a
@@ -14,8 +13,12 @@ _TELLING = ("pid", "net", "ipc", "uts", "mnt")
 Group = dict[str, Any]
 
 
-def form(world: World, pods: Sequence[PodRecord]) -> Iterator[Group]:
-    """The host's own processes, then the pods in the order of their names, then all others."""
+def form(world: World, pods: Sequence[PodRecord], proxies: frozenset[int]) -> Iterator[Group]:
+    """The host's own processes, then the pods in the order of their names, then all others.
+
+    Args:
+        proxies: PIDs of those that serve the ports of pods.
+    """
     members: dict[str, list[int]] = {}
     owner = {(kind, number): record.name for record in pods for kind, number in record.kinds if kind in _TELLING}
     others: list[int] = []
@@ -28,7 +31,6 @@ def form(world: World, pods: Sequence[PodRecord]) -> Iterator[Group]:
             others.append(pid)
     yield {"what": "host", "name": "host", "pause": None, "pids": members.pop("", []), "proxies": []}
     pauses = {record.name: record.pause.pid if record.pause else None for record in pods}
-    proxies = {pid for pid, _ in portfile.proxy_pids([*members])}
     for name in sorted(members):
         # The pause first. The proxy of the ports last: it is in the pod's network, and no member.
         pids = sorted(members[name], key=lambda pid: (pid in proxies, pid != pauses[name], pid))

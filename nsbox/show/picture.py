@@ -33,7 +33,8 @@ def take(earlier: Picture | None = None, *, nets: bool = True) -> Picture:
     """
     world = discovery.discover()
     pods = [entry.record for entry in store.entries() if entry.record and entry.status == "running"]
-    formed = list(groups.form(world, pods))
+    ports = portfile.of_pods([record.name for record in pods])
+    formed = list(groups.form(world, pods, frozenset(one.proxy.pid for one in ports.values() if one.proxy)))
     named = letters.assign(world, [pid for group in formed for pid in group["pids"]], earlier)
     return {
         "format": FORMAT,
@@ -50,7 +51,7 @@ def take(earlier: Picture | None = None, *, nets: bool = True) -> Picture:
             for row in sorted(world.namespaces.values(), key=lambda row: letters.place(row.kind, named[row.id]))
         ],
         "nets": _nets(world) if nets else [],
-        "published": _published(pods),
+        "published": _published([record for record in pods if record.name in ports]),
         "unread": [one._asdict() | {"pids": list(one.pids)} for one in world.unread],
     }
 
@@ -112,15 +113,9 @@ def _nets(world: World) -> list[dict[str, Any]]:
 def _published(pods: list[PodRecord]) -> list[dict[str, Any]]:
     found = []
     for record in pods:
-        try:
-            dir_fd = store.directory(record.name)
-            try:
-                if not portfile.exists(dir_fd):
-                    continue
-            finally:
-                os.close(dir_fd)
-            from ..pod import publish  # only pods with ports need it
+        from ..pod import publish  # only pods with ports need it
 
+        try:
             net = dict(record.kinds).get("net")
             found += [{"pod": record.name, "net": net, **row} for row in publish.published(record.name)]
         except NsboxError:

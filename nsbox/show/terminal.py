@@ -1,15 +1,17 @@
 """The picture in the terminal: 80 columns are enough, and so is ASCII without colours."""
 
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from .changes import Change
+from .pieces import Line, Piece, cut, fitted, width_of
 from .rows import Block, Row
 from .text import printable
 from .trees import Node
 from .view import SHAPES, Cell
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from .changes import Change
 
 _PID, _NAME, _CELL = 7, 15, 5
 _HEAD = {"cgroup": "cgrp"}
@@ -44,83 +46,82 @@ class Style(NamedTuple):
         return text if self.unicode else text.translate(_REPLACED).encode("ascii", "backslashreplace").decode()
 
 
-def matrix(found: Sequence[Block], kinds: Sequence[str], style: Style, *, compared: bool = False) -> "list[Text]":
+def matrix(found: Sequence[Block], kinds: Sequence[str], style: Style, *, compared: bool = False) -> list[Line]:
     """The lines of the matrix, each at most as wide as the terminal.
 
     Args:
         compared: what did not change shall not catch the eye.
     """
-    from rich.text import Text
-
-    lines = [Text(" " * (_PID + 1 + _NAME + 1) + "".join(_HEAD.get(kind, kind).ljust(_CELL) for kind in kinds), "bold")]
+    heads = "".join(_HEAD.get(kind, kind).ljust(_CELL) for kind in kinds)
+    lines = [[Piece(" " * (_PID + 1 + _NAME + 1) + heads, "bold")]]
     for block in found:
         if block.what != "host":
-            lines += [Text(), Text(style.plain(block.title), "bold underline")]
+            lines += [[], [Piece(style.plain(block.title), "bold underline")]]
         for row in block.rows:
             line = _line(row, block, style)
-            if compared and not row.change:
-                line.stylize("dim")
-            lines.append(line)
+            lines.append(_dimmed(line) if compared and not row.change else line)
         if block.summary:
-            lines.append(Text(" " * (_PID + 1) + style.plain(block.summary), "italic"))
-    return _cropped([*lines, Text(), *_legend(style)], style)
+            lines.append([Piece(" " * (_PID + 1) + style.plain(block.summary), "italic")])
+    return _fitted([*lines, [], *_legend(style)], style)
 
 
-def _line(row: Row, block: Block, style: Style) -> "Text":
-    from rich.text import Text
-
+def _line(row: Row, block: Block, style: Style) -> Line:
     if block.what == "host" and " process" in row.name:
         head = f"{'you, ' if row.cells[0].shape == 'own' else ''}{row.name}".ljust(_PID + 1 + _NAME)
     else:
         sign = _SIGNS.get(row.change, "")
-        head = f"{sign}{row.pids[0]:>{_PID - len(sign)}} {_cut(style.plain(row.name), _NAME, style):<{_NAME}}"
-    line = Text(head + " ")
+        head = f"{sign}{row.pids[0]:>{_PID - len(sign)}} {_padded(style.plain(row.name), _NAME, style)}"
+    line = [Piece(head + " ")]
     for cell in row.cells:
-        line.append(style.mark(cell).ljust(_CELL), f"reverse {colour(cell)}" if cell.was else colour(cell))
-    return line.append(style.plain(row.note))
-
-
-def differences(found: Sequence[Change], since: str, style: Style) -> "list[Text]":
-    """What is different, one line each."""
-    from rich.text import Text
-
-    lines = [Text(f"Changes since {since}", "bold underline")]
-    lines += [Text(style.plain(f"{change.sign} {change.what} {change.text}")) for change in found]
-    return _cropped(lines if found else [*lines, Text("none", "dim")], style)
-
-
-def tree(heading: str, nodes: Sequence[Node], style: Style) -> "list[Text]":
-    """The lines of a tree, each at most as wide as the terminal."""
-    from rich.text import Text
-
-    lines = [Text(style.plain(heading), "bold underline")]
-    for node in nodes:
-        _draw(node, "", "", style, lines)
-    return _cropped(lines, style)
-
-
-def _draw(node: Node, lead: str, below: str, style: Style, lines: "list[Text]") -> None:
-    from rich.text import Text
-
-    line = Text(lead, "dim")
-    for number, word in enumerate(node.words):
-        line.append(" " if number else "")
-        if isinstance(word, Cell):
-            line.append(style.mark(word), colour(word))
+        mark = style.mark(cell)
+        if cell.was:
+            line += (Piece(mark, f"reverse {colour(cell)}"), Piece(" " * (_CELL - len(mark))))
         else:
-            line.append(style.plain(word))
-    lines.append(line)
+            line.append(Piece(mark.ljust(_CELL), colour(cell)))
+    line.append(Piece(style.plain(row.note)))
+    return line
+
+
+def _dimmed(line: Line) -> Line:
+    return [Piece(text, f"dim {style}") for text, style in line]
+
+
+def differences(found: "Sequence[Change]", since: str, style: Style) -> list[Line]:
+    """What is different, one line each."""
+    lines = [[Piece(f"Changes since {since}", "bold underline")]]
+    lines += [[Piece(style.plain(f"{change.sign} {change.what} {change.text}"))] for change in found]
+    return _fitted(lines if found else [*lines, [Piece("none", "dim")]], style)
+
+
+def tree(heading: str, nodes: Sequence[Node], style: Style) -> list[Line]:
+    """The lines of a tree, each at most as wide as the terminal."""
+    lines = [[Piece(style.plain(heading), "bold underline")]]
+    for node in nodes:
+        lines += _drawn(node, "", "", style)
+    return _fitted(lines, style)
+
+
+def _drawn(node: Node, lead: str, below: str, style: Style) -> Iterator[Line]:
+    line = [Piece(lead, "dim")]
+    for number, word in enumerate(node.words):
+        if number:
+            line.append(Piece(" "))
+        line.append(Piece(style.mark(word), colour(word)) if isinstance(word, Cell) else Piece(style.plain(word)))
+    yield line
     branch, last, down, empty = _GUIDES if style.unicode else _ASCII_GUIDES
     for number, child in enumerate(node.children, 1):
         final = number == len(node.children)
-        _draw(child, below + (last if final else branch), below + (empty if final else down), style, lines)
+        yield from _drawn(child, below + (last if final else branch), below + (empty if final else down), style)
 
 
 def colour(cell: Cell) -> str:
     """By its letter. What is the caller's own is dim: the eye shall go to what differs."""
-    if cell.shape in ("own", "hidden", "none"):
-        return "dim"
-    return f"bold {_COLOURS[(hue(cell.letter) - 1) % len(_COLOURS)]}"
+    return "dim" if cell.shape in ("own", "hidden", "none") else _colour(cell.letter)
+
+
+@cache
+def _colour(letter: str) -> str:
+    return f"bold {_COLOURS[(hue(letter) - 1) % len(_COLOURS)]}"
 
 
 def hue(letter: str) -> int:
@@ -131,23 +132,19 @@ def hue(letter: str) -> int:
     return number - 1
 
 
-def _legend(style: Style) -> "list[Text]":
-    from rich.text import Text
-
+def _legend(style: Style) -> list[Line]:
     shapes = "  ".join(
         f"{style.mark(Cell('', '', shape, 0))} {means}" for shape, means in list(SHAPES.items())[:3]
     )  # fmt: skip
-    return [Text("The same letter in a column is the same namespace.", "dim"), Text(shapes, "dim")]
+    return [[Piece("The same letter in a column is the same namespace.", "dim")], [Piece(shapes, "dim")]]
 
 
-def _cropped(lines: "list[Text]", style: Style) -> "list[Text]":
-    for line in lines:
-        line.truncate(style.width, overflow="ellipsis" if style.unicode else "crop")
-        line.rstrip()
-    return lines
+def _fitted(lines: Sequence[Line], style: Style) -> list[Line]:
+    return [fitted(line, style.width, "…" if style.unicode else "") for line in lines]
 
 
-def _cut(text: str, width: int, style: Style) -> str:
-    if len(text) <= width:
-        return text
-    return text[: width - 1] + ("…" if style.unicode else "~")
+def _padded(text: str, width: int, style: Style) -> str:
+    """Exactly so many columns of a text."""
+    if width_of(text) > width:
+        text = cut(text, width - 1) + ("…" if style.unicode else "~")
+    return text + " " * (width - width_of(text))

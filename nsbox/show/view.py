@@ -57,6 +57,7 @@ class View:
             group for group in picture["groups"]
             if group["what"] == "host" or not targets or not self.targets.isdisjoint(group["pids"])
         ]  # fmt: skip
+        self._drawn_as: dict[int, Cell] = {}
         self.earlier = View(earlier, self._same_groups(earlier)) if earlier else None
 
     def _same_groups(self, earlier: Picture) -> list[int]:
@@ -76,12 +77,14 @@ class View:
 
     def cell(self, number: int) -> Cell:
         """A namespace by its id."""
-        row = self.named[number]
-        if number == self.picture["own"].get(row["kind"]):
-            shape = "own"
-        else:
-            shape = "shared" if len(row["pids"]) != 1 else "alone"
-        return Cell(row["kind"], row["letter"], shape, number)
+        if (known := self._drawn_as.get(number)) is None:
+            row = self.named[number]
+            if number == self.picture["own"].get(row["kind"]):
+                shape = "own"
+            else:
+                shape = "shared" if len(row["pids"]) != 1 else "alone"
+            known = self._drawn_as[number] = Cell(row["kind"], row["letter"], shape, number)
+        return known
 
     def cells(self, one: dict[str, Any]) -> tuple[Cell, ...]:
         """Where a process is, kind by kind."""
