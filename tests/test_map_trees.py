@@ -154,7 +154,7 @@ time.sleep(1000)
     (("AF_INET", "SOCK_STREAM", "0.0.0.0"), ("tcp", "0.0.0.0")), (("AF_INET6", "SOCK_STREAM", "::"), ("tcp", "::")),
     (("AF_INET", "SOCK_DGRAM", "0.0.0.0"), ("udp", "0.0.0.0")), (("AF_INET6", "SOCK_DGRAM", "::"), ("udp", "::"))])
 def test_who_listens_alone_in_a_network_is_found_by_each_table(host, words, found):
-    """Red when: _tables_in_use reads another line of the counters than the table's."""
+    """Red when: _tables_in_use passes a table over whatever its count is."""
     keeper = host.popen(["unshare", "--net", sys.executable, "-c", LISTEN_ONCE, *words], user=0)
     try:
         assert keeper.stdout.readline(), keeper.communicate()
