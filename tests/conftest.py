@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakehost import SETTLE_S, UID, FakeHost
+from fakehost import SETTLE_S, UID, FakeHost, probed
 from hostile import Canary, make_rootfs
 from procfs import children, until
 
@@ -76,6 +76,7 @@ def base() -> Iterator[Path]:
 def the_machine_is_untouched(base: Path) -> Iterator[None]:
     """After the run no process, mount or link of ours is on the real host."""
     links = set(os.listdir("/sys/class/net"))
+    probed.start()  # now, since it is kept, and a test may leave no child
     yield
     found: list[str] = []
     for _ in until(SETTLE_S, pause=0.1):

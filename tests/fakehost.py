@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,66 +26,6 @@ UID = 12345            # of the ordinary user in a fake host; it needs no line i
 SETTLE_S = 5.0         # the kernel tears network namespaces and mounts down in its own time
 START_S = 20.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-# PID 1. Blocked signals and one loop: nothing that happens inside may end it early.
-REAPER = """
-import os, signal
-signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-os.write(1, b"ready\\n")
-while True:
-    if signal.sigwaitinfo({signal.SIGCHLD, signal.SIGTERM}).si_signo == signal.SIGTERM:
-        os._exit(0)
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-"""
-
-# Runs as PID 1 before the reaper takes its place. The propagation is private until the last mount
-# is made: with it shared from the start, the real host would get them all.
-SET_UP = """
-set -e
-mount -t tmpfs -o nosuid,nodev,mode=755 run /run
-mkdir -m 1777 /run/lock
-if [ -d /sys/fs/cgroup ]; then
-    mkdir /run/.cgroup
-    mount --rbind /sys/fs/cgroup /run/.cgroup
-    mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
-    mount --rbind /run/.cgroup /sys/fs/cgroup
-    umount -R /run/.cgroup
-    rmdir /run/.cgroup
-fi
-# Nodes of its own: a broken build that lets a pod change them must not change the machine's.
-mkdir /run/.nodes
-mount -t tmpfs -o mode=755 nodes /run/.nodes
-for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
-    name=${node%%:*} numbers=${node#*:}
-    mknod -m 666 "/run/.nodes/$name" c "${numbers%:*}" "${numbers#*:}"
-    mount --bind "/run/.nodes/$name" "/dev/$name"
-done
-umount /run/.nodes
-rmdir /run/.nodes
-mount -t tmpfs -o nosuid,nodev,mode=1777 shm /dev/shm
-[ ! -d /dev/mqueue ] || mount -t mqueue mqueue /dev/mqueue
-mount -t tmpfs -o nosuid,nodev,mode=700,uid=$1,gid=$1 state "$2"
-python=$3 reaper=$4
-shift 4
-# Directories that the ordinary user must see although one above them is closed to him.
-while [ $# -gt 0 ]; do
-    mkdir /run/.open
-    mount --bind "$2" /run/.open
-    mount -t tmpfs -o mode=755 open "$1"
-    mkdir -p "$2"
-    mount --move /run/.open "$2"
-    rmdir /run/.open
-    shift 2
-done
-mount --make-rshared /
-ip link set lo up
-exec "$python" -I -S -c "$reaper"
-"""
-
 
 # -P: the directory in which a test happens to stand must not supply modules.
 NSBOX = (sys.executable, "-P", "-m", "nsbox")
@@ -112,6 +53,36 @@ class HostPopen(subprocess.Popen):  # type: ignore[type-arg]
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.communicate(timeout=SETTLE_S)
+
+
+class Prober:
+    """The process that looks into fake hosts (probe.py), started at the first look and kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> "subprocess.Popen[str]":
+        """It, alive. It ends when our end of its stdin is closed, so with us at the latest."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(TOP / "tests/probe.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                text=True, cwd="/", env={"PATH": PATH, "LANG": "C.UTF-8"})
+        return self._process
+
+    def __call__(self, pid: int, state: Path) -> dict[str, list[str]]:
+        """What there is in the namespaces of `pid`, on the real host; see probe.py."""
+        with self._lock:
+            process = self.start()
+            assert process.stdin is not None and process.stdout is not None
+            print(pid, state, file=process.stdin, flush=True)
+            said = json.loads(process.stdout.readline() or '"the prober has ended"')
+        if isinstance(said, str):
+            raise AssertionError(f"cannot look into the fake host of {pid}: {said}")
+        return dict(said)
+
+
+probed = Prober()
 
 
 class Snapshot(dict[str, list[str]]):
@@ -161,8 +132,8 @@ class FakeHost:
         to_open = [str(path) for pair in (closed_dirs() if self.uid else []) for path in pair]
         self._unshare = subprocess.Popen(
             # The signal on the parent's death: if the test run is killed, so is this.
-            ["setpriv", "--pdeathsig", "KILL", *unshare, "sh", "-c", SET_UP, "sh", str(self.uid),
-             str(self._runtime), sys.executable, REAPER, *to_open],
+            ["setpriv", "--pdeathsig", "KILL", *unshare, sys.executable, "-I", "-S", str(TOP / "tests/hostinit.py"),
+             str(self.uid), str(self._runtime), *to_open],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, cwd="/", env={"PATH": PATH, "LANG": "C.UTF-8"},
         )
@@ -282,8 +253,7 @@ class FakeHost:
 
     def snapshot(self) -> Snapshot:
         """Everything that a command could have left behind."""
-        probe = [sys.executable, "-I", "-S", str(TOP / "tests" / "probe.py"), str(self._runtime)]
-        return Snapshot(json.loads(self.run(probe, user=0, check=True).stdout))
+        return Snapshot(probed(self.pid, self._runtime))
 
     def assert_same_as(self, before: Snapshot, *, within: float = SETTLE_S) -> None:
         """Fail unless everything is, soon, as it was in the snapshot `before`."""

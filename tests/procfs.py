@@ -37,11 +37,31 @@ def children(pid: int) -> list[int]:
 
 def nspid(pid: int | str) -> list[int]:
     """The PIDs of one process, from the outermost namespace to its own; none if it is gone."""
+    line = _read(f"/proc/{pid}/status").partition(b"\nNSpid:")[2].partition(b"\n")[0]
+    return [int(word) for word in line.split()]
+
+
+def comm(pid: int | str) -> str:
+    """The name of a process; "" if it is gone."""
+    return os.fsdecode(_read(f"/proc/{pid}/comm").removesuffix(b"\n"))
+
+
+def cmdline(pid: int | str) -> bytes:
+    """The words of a process, each with a NUL after it; b"" if it is gone, or a zombie."""
+    return _read(f"/proc/{pid}/cmdline")
+
+
+def state(pid: int | str) -> str:
+    """The letter of its state, as in ps(1); "" if it is gone."""
+    return os.fsdecode(_read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1])
+
+
+def _read(path: str) -> bytes:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(word) for line in lines if line.startswith("NSpid:") for word in line.split()[1:]]
+        return b""
 
 
 def identity(directory: str | Path) -> tuple[str, ...] | None:
@@ -49,14 +69,13 @@ def identity(directory: str | Path) -> tuple[str, ...] | None:
 
     Two fake hosts made at once have processes of equal numbers, names and start times.
     """
-    try:
-        name, fields = Path(directory, "stat").read_text(errors="replace").rsplit(")", 1)
-    except (FileNotFoundError, ProcessLookupError):
+    name, closing, fields = _read(f"{directory}/stat").rpartition(b")")
+    if not closing:
         return None
-    found = [name.split("(", 1)[1], fields.split()[19]]
+    found = [os.fsdecode(name.partition(b"(")[2]), os.fsdecode(fields.split()[19])]
     for kind in ("pid", "mnt", "user"):
         with contextlib.suppress(OSError):  # a zombie has none left but for its user namespace
-            found.append(os.readlink(Path(directory, "ns", kind)))
+            found.append(os.readlink(f"{directory}/ns/{kind}"))
     return tuple(found)
 
 
