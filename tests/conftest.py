@@ -112,7 +112,7 @@ def this_process_is_untouched() -> Iterator[None]:
     before = own_namespaces(), children(os.getpid())
     yield
     assert own_namespaces() == before[0], "the test run is in other namespaces now"
-    for _ in until(1.0):
+    for _ in until(10.0):
         left = [pid for pid in children(os.getpid()) if pid not in before[1] and not is_kept(pid)]
         if not left:
             return

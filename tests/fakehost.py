@@ -45,7 +45,7 @@ class HostPopen(subprocess.Popen):  # type: ignore[type-arg]
 
     def send_signal(self, sig: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.inner_pid(timeout=1.0), sig)
+            os.kill(self.inner_pid(), sig)
 
     def end(self) -> None:
         """Kill the command and the process group it started in, and collect what it said."""

@@ -40,6 +40,10 @@ for _ in range(100):
             os.dup2(null, fd)
         os.execvp(argv[0], argv)
     if pid == victim:
+        while not open(f"/proc/{victim}/cmdline").read().startswith(argv[0]):  # it has not become that yet
+            if time.monotonic() > deadline + 10:
+                sys.exit(f"{victim} does not become {argv[0]}")
+            time.sleep(0.01)
         sys.exit(0)
     os.waitpid(pid, 0)
 sys.exit(f"somebody else took {victim}")

@@ -27,6 +27,29 @@ def until(timeout: float, *, pause: float = 0.01) -> Iterator[float]:
         yield left
 
 
+class Stopwatch:
+    """The time since it was made, and what of that the machine could give: for tests of "within a second".
+
+    A machine on which other programs wait for a processor is late without anybody's fault.
+    """
+
+    def __init__(self) -> None:
+        self._start_s, self._waited_s = time.monotonic(), self._stalled_s()
+
+    @staticmethod
+    def _stalled_s() -> float:
+        """How long some task was kept waiting for a processor since the boot; see PSI in the kernel's manual."""
+        return int(_read("/proc/pressure/cpu").partition(b"total=")[2].partition(b"\n")[0] or 0) / 1e6
+
+    def quiet_s(self) -> float:
+        """The seconds in which nobody waited for a processor."""
+        return time.monotonic() - self._start_s - (self._stalled_s() - self._waited_s)
+
+    def s(self) -> float:
+        """All seconds."""
+        return time.monotonic() - self._start_s
+
+
 def children(pid: int) -> list[int]:
     """The child processes of `pid`'s first thread; none if it is gone."""
     try:

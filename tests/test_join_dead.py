@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fakehost import NSBOX
 from faults import kill_inside, recycle_pid
-from procfs import until
+from procfs import comm, until
 
 pytestmark = pytest.mark.needs_root
 
@@ -202,7 +202,7 @@ def test_A14_whoever_has_a_members_number_now_is_left_alone(host, decoy, verb):
     # Outside the pod's PID namespace, so that the number is one that others can get.
     member = int(host.nsbox("join", "web", "-d", "--share", "net", "--", "sleep", "1000", check=True).stdout)
     [supervisor] = [pid for pid, real in host.processes().items()
-                    if Path(f"/proc/{real}/comm").read_text() == "nsbox:member\n"]
+                    if comm(real) == "nsbox:member"]
     kill_inside(host, supervisor)  # or it would write down how the member ended
     real = decoy(member)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from inpod import Racer, detached, inside, pod
-from procfs import until
+from procfs import cmdline, until
 from ptyclient import Terminal
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
@@ -143,7 +143,7 @@ def other_program(host, rootfs: Path, script: str) -> "tuple[object, int]":
     assert begun.stdout.readline() == "ready\n"
     for _ in until(10.0):  # the shell has said so before it becomes the sleep
         for inner, real in host.processes().items():
-            if Path(f"/proc/{real}/cmdline").read_bytes() == b"sleep\x00300\0":
+            if cmdline(real) == b"sleep\x00300\0":
                 return begun, inner
     raise AssertionError("the other program never slept")
 

@@ -63,7 +63,7 @@ def test_D15_the_rule_goes_with_the_pod_within_a_second_or_two(lan: Lan) -> None
     pod = lan.create("web", *POD, "-p", "0.0.0.0:8080:80", *NAT)
     assert " dnat ip to " in lan.ruleset()
     lan.host.run(["kill", "-9", lan.host.nsbox("ls", "--json").stdout.split('"pid": ')[1].split(",")[0]], check=True)
-    for _ in until(3.0):
+    for _ in until(5.0):
         if " dnat ip to " not in lan.ruleset():
             break
     assert " dnat ip to " not in lan.ruleset(), pod

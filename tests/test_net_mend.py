@@ -13,7 +13,7 @@ import pytest
 from fakehost import FakeHost
 from faultpoints import EVERY
 from neighbours import Lan, settled
-from procfs import TOP, until
+from procfs import TOP, comm, until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 BUSYBOX = ("--rootfs", "busybox")
@@ -102,7 +102,7 @@ def test_D19_a_client_of_a_port_never_reaches_a_pod_that_does_not_publish_it(lan
 def test_one_process_waits_for_the_end_of_a_pod_with_nat_and_goes_with_its_last_port(lan: Lan) -> None:
     """Red when: _keep() leaves one for each publish, or drop() leaves it behind."""
     def waiting() -> int:
-        return sum(Path(f"/proc/{pid}/comm").read_text() == "nsbox:nat\n" for pid in lan.host.processes().values())
+        return sum(comm(pid) == "nsbox:nat" for pid in lan.host.processes().values())
     lan.create("a", *BRIDGE)
     ports = [f"0.0.0.0:{number}:80" for number in (8080, 8081, 8082)]
     for number, port in enumerate(ports):

@@ -132,7 +132,7 @@ def test_what_serves_the_network_ends_with_the_pod_and_the_pod_not_with_it(here:
         held = [os.readlink(f"/proc/{watcher}/fd/{fd}") for fd in os.listdir(f"/proc/{watcher}/fd")]
         assert sorted(set(held)) == ["/dev/null", "anon_inode:[pidfd]"], held
         os.kill({"pod": pid, "pasta": pasta, "watcher": watcher}[victim], signal.SIGKILL)
-        assert any(not named(here, "nsbox:user", "passt", "pasta") for _ in until(5))
+        assert any(not named(here, "nsbox:user", "passt", "pasta") for _ in until(20.0))
         if victim != "pod":
             assert "network: user (down)" in here.nsbox("inspect", "u", check=True).stdout
         here.nsbox("rm", "-f", "u", check=True)
@@ -148,7 +148,7 @@ def test_a_create_that_is_killed_half_way_leaves_nothing_that_serves(here: FakeH
         creating.communicate()
         here.nsbox("rm", "-f", "u", check=True)
         here.nsbox("prune", check=True)
-        assert any(not named(here, "nsbox:user", "passt", "pasta") for _ in until(5)), wait_s
+        assert any(not named(here, "nsbox:user", "passt", "pasta") for _ in until(20.0)), wait_s
 
 
 @both

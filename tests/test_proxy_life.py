@@ -5,12 +5,11 @@ import json
 import os
 import re
 import socket
-import time
 
 import pytest
 from fakehost import UID, FakeHost
 from portlab import inside, labs, read_all, sockets
-from procfs import until
+from procfs import Stopwatch, until
 
 from nsbox.errors import NsboxError, one_line
 from nsbox.net import listen, podside, proxy, stream
@@ -97,22 +96,22 @@ def test_D15_the_port_closes_within_a_second_of_the_pods_death_and_is_free_at_on
     assert read_all(clients[0]) == b""
     clients[0].close()
     clients[1].shutdown(socket.SHUT_WR)
-    start_s = time.monotonic()
+    watch = Stopwatch()
     pod.kill()
-    for _ in until(5.0):
+    for _ in until(20.0):
         if lab.is_refused(("127.0.0.1", 8080)):
             break
-    assert time.monotonic() - start_s < 1.0
+    assert watch.quiet_s() < 1.0 and watch.s() < 10.0
     other = lab.pod()
     other_server = other.server("0.0.0.0", 80)
     second = lab.publish(other, *forwards)
     client = lab.client(second)
     client.sendall(b"new")
     assert other_server.accept()[0].recv(10) == b"new"
-    for _ in until(5.0):
+    for _ in until(20.0):
         if first.is_gone():
             break
-    assert first.is_gone() and time.monotonic() - start_s < 5.0
+    assert first.is_gone() and watch.quiet_s() < 5.0
 
 
 SAY_ALL_AND_WAIT = """

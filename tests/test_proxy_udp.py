@@ -6,11 +6,10 @@ import os
 import resource
 import signal
 import socket
-import time
 
 import pytest
 from portlab import Proxy, cpu_share, inside, labs, sockets
-from procfs import until
+from procfs import Stopwatch, until
 
 from nsbox.net import listen, loop, podside, udp
 from nsbox.net.listen import Forward
@@ -301,7 +300,7 @@ def test_D15_a_udp_port_closes_with_the_pod(lab):
     """Red when: the proxy does not watch the pidfd."""
     pod = lab.pod()
     first = published(lab, pod, port=5353)
-    start_s = time.monotonic()
+    watch = Stopwatch()
     pod.kill()
     [probe] = sockets(lab.host.pid, 1, kind=DGRAM)
 
@@ -311,5 +310,5 @@ def test_D15_a_udp_port_closes_with_the_pod(lab):
         except OSError:
             return False
         return True
-    assert soon(is_free, 5.0) and time.monotonic() - start_s < 1.0
+    assert soon(is_free, 20.0) and watch.quiet_s() < 1.0
     assert soon(first.is_gone, 5.0)

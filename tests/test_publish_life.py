@@ -36,7 +36,7 @@ def test_the_proxy_has_no_rights_and_works_without(rows: str, net: str, request:
     assert answers(host, "http://127.0.0.1:8081/passwd", "200")
     assert answers(host, "http://[::1]:8082/passwd", "200")
     host.nsbox("rm", "-f", "web", check=True)
-    assert any(not bound(host) for _ in until(2.0))
+    assert any(not bound(host) for _ in until(5.0))
 
 
 def test_a_port_that_was_intended_is_listed_as_down_and_the_next_publish_opens_it(host: FakeHost) -> None:
