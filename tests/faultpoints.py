@@ -23,17 +23,18 @@ from procfs import until
 EVERY = os.environ.get("NSBOX_TESTS_EVERY_FAULT", "") not in ("", "0")
 
 _STUB = """
-import os, sys, encodings.ascii, json, shutil, errno, locale
+import ctypes, fcntl, os, sys, encodings.ascii, json, shutil, errno, locale
 from nsbox.linux import process, syscalls
 from nsbox.cli import front, create, end, join
 from nsbox.pod import create as _, lifecycle, attach, supervise, target
 from nsbox.images import store
 role, call, burn, words = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
-fork, clone3 = os.fork, syscalls.clone3
+fork, clone3, libc = os.fork, syscalls.clone3, ctypes.CDLL(None)
 BURN = {
     "openat": lambda: os.open("x", 0, dir_fd=999), "read": lambda: os.read(999, 1),
     "write": lambda: os.write(999, b""), "close": lambda: os.close(999), "fsync": lambda: os.fsync(999),
     "mkdirat": lambda: os.mkdir("x", dir_fd=999), "fcntl": lambda: os.set_inheritable(999, True),
+    "ioctl": lambda: fcntl.ioctl(999, 0), "prctl": lambda: libc.prctl(-1, 0, 0, 0, 0),
     "renameat": lambda: os.rename("x", "y", src_dir_fd=999, dst_dir_fd=999),
 }
 def born(who):
@@ -191,5 +192,6 @@ def strike(host: FakeHost, point: Point, fault: str, *words: str, twice: bool = 
     when = f"{point.when}..{point.when + 1}" if twice else str(point.when)
     options = ["-e", f"trace={point.call}", "-e", f"inject={point.call}:{fault}:when={when}"]
     status, out, err, log = strace(host, *options, *stub(point.role, point.call, point.burn, *words))
+    assert "KeyError" not in err, f"no way to burn {point.call}: {err}"
     hit = status < 0 or "(INJECTED)" in log or f"--- {fault.partition('=')[2]}" in log or "killed by" in log
     return Strike(point, fault, status, out, err, hit)

@@ -101,8 +101,9 @@ def make_world(uid: str, state: str, *closed: str) -> None:
     forget_passing_mounts(state, __file__, sys.executable, *closed)
     os.umask(0)
     mount("run", "/run", "tmpfs", CLOSED, "mode=755")
-    os.mkdir("/run/lock", 0o1777)
+    os.mkdir("/run/lock")
     os.chmod("/run/lock", 0o1777)
+    os.mkdir("/run/mount", 0o755)  # mount(8) makes it when it is first run
     if os.path.isdir("/sys/fs/cgroup"):
         make_sys()
     make_devices()
