@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,13 +55,14 @@ def rows(text: str) -> list[Row]:
     return found
 
 
-def names() -> set[str]:
+@cache
+def names() -> frozenset[str]:
     """Every test function of this directory."""
-    return {
+    return frozenset(
         f"{path.name}::{node.name}" for path in TESTS.glob("test_*.py")
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def rows_in(name: str) -> list[str]:
@@ -69,7 +71,7 @@ def rows_in(name: str) -> list[str]:
     return found[1].strip("_").split("_") if found else []
 
 
-def faults(text: str, known: set[str]) -> Iterator[str]:
+def faults(text: str, known: frozenset[str]) -> Iterator[str]:
     """What is not true of the map `text`, if these are all tests."""
     table = rows(text)
     if [row.id for row in table] != ROWS:

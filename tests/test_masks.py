@@ -28,7 +28,7 @@ MASKED = [
 # only that it could have been written to.
 _OPEN_ALL = """
 for file in $(find "$@" -type f 2>/dev/null); do
-    (: >> "$file") 2>/dev/null && echo "$file"
+    { true >> "$file"; } 2>/dev/null && echo "$file"
 done
 :
 """
