@@ -97,9 +97,17 @@ def test_a_rule_is_named_only_where_it_can_be_the_reason(monkeypatch, tmp_path, 
     assert "this machine has" not in trouble.advice(OSError(code, f"{call}: reason"))
 
 
-def test_the_program_that_AppArmor_shall_know_is_ours(monkeypatch):
-    """Red when: against_user_namespaces leaves the braces as they are."""
+def test_the_program_that_AppArmor_shall_know_is_ours(monkeypatch, tmp_path):
+    """By the path that the kernel sees when a link to it is executed, as scripts/setup makes one.
+
+    Red when: against_user_namespaces leaves the braces as they are, or names the link.
+    """
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nsbox").touch()
+    (tmp_path / "link").symlink_to("bin/nsbox")
     monkeypatch.setattr(policy, "read", lambda path: "1" if "apparmor" in path else None)
-    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/../bin/nsbox"])
-    found = policy.against_user_namespaces()
-    assert found is not None and "profile nsbox /usr/local/bin/nsbox flags=(unconfined) { userns, }" in found.mend
+    for word in ("bin/../bin/nsbox", "link"):
+        monkeypatch.setattr(sys, "argv", [f"{tmp_path}/{word}"])
+        found = policy.against_user_namespaces()
+        real = f"{tmp_path.resolve()}/bin/nsbox"
+        assert found is not None and f"profile nsbox {real} flags=(unconfined) {{ userns, }}" in found.mend
