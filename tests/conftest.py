@@ -169,10 +169,43 @@ def bare_host(base: Path) -> Iterator[FakeHost]:
     yield from unchanged(FakeHost(base))
 
 
+# Who calls nsbox in a test that is marked with rootless_too, if the mark does not say it. The pods that the
+# last one makes have --userns auto.
+CALLERS = ("root", "user", "user with subuids")
+SUBUIDS = {"passwd": f"alice:x:{UID}:{UID}::/:/bin/sh\n", "subuid": "alice:300000:65536\n", "subgid": "alice:300000:65536\n"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if mark := metafunc.definition.get_closest_marker("rootless_too"):
+        metafunc.parametrize("host", mark.args or CALLERS, indirect=True)
+
+
 @pytest.fixture
-def host(base: Path, store: Path) -> Iterator[FakeHost]:
-    """A fake host with the store; at the end everything in it must be as it was at the start."""
-    yield from unchanged(FakeHost(base, store=store))
+def host(request: pytest.FixtureRequest, base: Path) -> Iterator[FakeHost]:
+    """A fake host with the store; at the end everything in it must be as it was at the start.
+
+    Root's, unless the test is marked with rootless_too: see CALLERS.
+    """
+    caller = getattr(request, "param", "root")
+    if caller == "root":
+        yield from unchanged(FakeHost(base, store=request.getfixturevalue("store")))
+        return
+    skip_or_fail(why_no_namespaces("user"))
+    made = FakeHost(base, uid=UID, store=request.getfixturevalue("user_store"))
+    if caller == "user with subuids":
+        give_subuids(made)
+    yield from unchanged(made)
+
+
+def give_subuids(host: FakeHost) -> None:
+    """Its user has a name and 65536 further uids and gids, and uses them."""
+    needs_program("newuidmap")
+    for name, line in SUBUIDS.items():
+        path = host.scratch / name
+        path.write_text(line + Path("/etc", name).read_text())
+        path.chmod(0o644)
+        host.run(["mount", "--bind", path, f"/etc/{name}"], user=0, check=True)
+    host.pods_get = ("--userns", "auto")
 
 
 @pytest.fixture

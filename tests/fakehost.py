@@ -107,10 +107,12 @@ class FakeHost:
         state: where nsbox keeps its state inside.
         uid: whose commands run by default: 0, or UID.
         pid: of its PID 1, on the real host.
+        pods_get: options that nsbox() and nsbox_popen() give to whatever makes a pod.
     """
 
     def __init__(self, base: Path, *, uid: int = 0, store: Path | None = None) -> None:
         self.uid = uid
+        self.pods_get: tuple[str, ...] = ()
         self.scratch = Path(make_dir(base))
         self.work = self._own_dir("work")
         self._runtime = self._own_dir("run", mode=0o700)
@@ -218,14 +220,17 @@ class FakeHost:
 
     def nsbox(self, *args: str | bytes | os.PathLike[str], **kw: Any) -> "subprocess.CompletedProcess[Any]":
         """Run the nsbox command inside. It may fail, but never with a traceback."""
-        done = self.run([*NSBOX, *args], **kw)
+        done = self.run([*NSBOX, *self._of_pods(args)], **kw)
         said = done.stderr if isinstance(done.stderr, str) else (done.stderr or b"").decode(errors="replace")
         assert "Traceback" not in said or "--debug" in args, said
         return done
 
     def nsbox_popen(self, *args: str | bytes | os.PathLike[str], **kw: Any) -> HostPopen:
         """Start the nsbox command inside."""
-        return self.popen([*NSBOX, *args], **kw)
+        return self.popen([*NSBOX, *self._of_pods(args)], **kw)
+
+    def _of_pods(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0], *self.pods_get, *args[1:]) if args[:1] in (("create",), ("run",)) else args
 
     def python(self, code: str, *args: str, **kw: Any) -> "subprocess.CompletedProcess[Any]":
         """Run Python code inside, with nsbox importable."""

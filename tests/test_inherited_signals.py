@@ -24,6 +24,7 @@ def remove(host):
     host.nsbox("rm", "--force", "web")
 
 
+@pytest.mark.rootless_too
 @pytest.mark.parametrize("caller", [IGNORED, BLOCKED, BLOCKED + IGNORED], ids=["ignored", "blocked", "both"])
 def test_F08_a_caller_that_ignores_or_blocks_SIGCHLD_gets_the_right_status(host, remove, caller):
     """Red when: front._clean_process leaves out SIGCHLD (waitpid says ECHILD)."""

@@ -45,6 +45,7 @@ def remove(host):
 
 # ---- A13: PID 1 has ended ----
 
+@pytest.mark.rootless_too
 @pytest.mark.parametrize("how", [[], ["--rootfs", "busybox"], ["-d"], ["--share", "net,ipc"]], ids=str)
 def test_A13_to_join_a_dead_pod_is_refused_with_a_clear_line(host, how):
     """Red when: target._of_pod lets ProcessLookupError out."""

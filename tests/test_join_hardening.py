@@ -62,6 +62,7 @@ def is_null(path):
 
 # ---- A01: descriptors ----
 
+@pytest.mark.rootless_too
 @every_way
 def test_A01_a_member_has_its_three_descriptors_only(host, pod, way):
     """Red when: execute._take_stdio does not call close_range."""
@@ -74,6 +75,7 @@ def test_A01_a_member_has_its_three_descriptors_only(host, pod, way):
     assert all(target.startswith("pipe:") for target in found.values()), found
 
 
+@pytest.mark.rootless_too
 @every_pause
 def test_A01_the_pause_has_only_dev_null(host, canary, remove, pause):
     """Red when: become_pause (stay_as_pause) does not close the descriptors from 3 up."""
@@ -91,6 +93,7 @@ def test_A01_a_program_as_PID_1_has_only_dev_null(host, canary, remove):
     assert all(is_null(f"/proc/{host.host_pid(pid)}/fd/{fd}") for fd in range(3))
 
 
+@pytest.mark.rootless_too
 def test_A01_neither_a_detached_member_nor_its_supervisor_keeps_what_the_caller_had_open(host, pod):
     """Red when: _supervise leaves out close_all_but, or _take_stdio leaves out close_range."""
     argv = [*LEAKY, *NSBOX, "join", "web", "-d", "--", "sleep", "1000"]
@@ -136,6 +139,7 @@ def test_A02_a_work_directory_is_below_the_root_or_refused(host, pod, way, workd
         assert done.stdout == "/\n"
 
 
+@pytest.mark.rootless_too
 @every_way
 def test_A02_the_callers_own_directory_is_not_kept(host, pod, way):
     """Red when: member.start's child does not change its directory (no _change_directory, no
@@ -206,6 +210,7 @@ def test_A09_the_root_of_the_pause_is_empty_and_read_only(host, canary, remove, 
         assert done.stdout.split() == [], done.stdout
 
 
+@pytest.mark.rootless_too
 @every_right
 def test_A09_the_pause_of_a_pod_on_the_hosts_tree_shows_an_empty_root_too(host, canary, remove, may):
     """Red when: create._pid_one leaves out mounts.empty_root()."""
@@ -251,6 +256,7 @@ def test_A11_a_members_environment_is_clean(host, pod, verb):
     assert found == {**CLEAN, "ASKED": "1"}
 
 
+@pytest.mark.rootless_too
 def test_A11_so_is_that_of_a_detached_member_and_of_a_program_as_PID_1(host, canary, remove):
     """Red when: base_environment begins with os.environb."""
     init = int(host.nsbox("create", "web", "--rootfs", "busybox", "--init", "sleep 1000",

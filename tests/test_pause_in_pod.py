@@ -18,6 +18,8 @@ from faults import kill_inside
 from procfs import Stopwatch, children, comm, until
 from ptyclient import Terminal, state
 
+# Not as a user with a range of ids: for him the interpreter as pause stays hidden from its own user.
+rootless_too = pytest.mark.rootless_too("root", "user")
 pytestmark = pytest.mark.needs_root
 
 PAUSES = ["static", "python"]
@@ -61,6 +63,7 @@ def assert_alive(host):
 
 # ---- F01 to F03: signals ----
 
+@rootless_too
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 def test_F01_a_stop_from_the_host_ends_the_pod_within_a_second(host, pause, name):
     """Red when: hold.py and x86_64.S do not look for SIGTERM (or SIGINT)."""
@@ -92,6 +95,7 @@ def test_F01_a_stop_that_comes_with_the_birth_is_not_lost(host, remove, pause, h
         create.end()
 
 
+@rootless_too
 def test_F02_no_signal_from_inside_ends_or_stops_the_pod(host, pause):
     """Red when: hold.py and x86_64.S do not look at si_pid."""
     real = host.host_pid(pause)
@@ -116,6 +120,7 @@ def test_F02_a_program_of_the_users_as_PID_1_is_not_stopped_from_inside(host, re
     assert status_of(host) == "running"
 
 
+@rootless_too
 def test_F03_kill_all_in_a_member_ends_the_members_and_not_the_pod(host, pause):
     """Red when: PID 1 ends when it has no child left; or it is not PID 1 but a child of it."""
     for _ in range(3):
@@ -167,6 +172,7 @@ def command(real):
         return b""
 
 
+@rootless_too
 @pytest.mark.parametrize("way", [[], ["--rootfs", "busybox"], ["-d"]], ids=str)
 def test_F05_a_member_that_loses_its_client_or_supervisor_leaves_no_zombie(host, pause, way):
     """It dies with its client, and its own orphans are the pause's; without its supervisor it goes
@@ -189,6 +195,7 @@ def test_F05_a_member_that_loses_its_client_or_supervisor_leaves_no_zombie(host,
 
 # ---- F06: what PID 1 holds ----
 
+@rootless_too
 def test_F06_the_pause_holds_nothing_of_the_host(host, pause):
     """Red when: create._pid_one leaves out setsid or empty_root; _take_stdio leaves out umask or
     close_range; become_pause passes an environment."""

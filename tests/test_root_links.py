@@ -26,16 +26,19 @@ def refused_as_link(host, rootfs, name: str) -> None:
     assert ORDINARY in refused(host, "run", "--rootfs", rootfs, "--", "true")
 
 
+@pytest.mark.rootless_too
 def test_B02_a_proc_that_is_a_link_is_refused(host, canary, rootfs):
     """Red when: own_directory() follows links (symlinks=True)."""
     refused_as_link(host, rootfs, "proc")
 
 
+@pytest.mark.rootless_too
 def test_B03_a_sys_that_is_a_link_is_refused(host, canary, rootfs):
     """Red when: own_directory() follows links (symlinks=True)."""
     refused_as_link(host, rootfs, "sys")
 
 
+@pytest.mark.rootless_too
 def test_B04_a_dev_that_is_a_link_is_refused(host, canary, rootfs):
     """Red when: own_directory() follows links (symlinks=True)."""
     refused_as_link(host, rootfs, "dev")
@@ -119,6 +122,7 @@ def test_B31_a_destination_below_a_link_of_the_rootfs_stays_inside(host, canary,
             "/var/one:\nfile\n\n/var/two:\nfile\ncanary-secret"
 
 
+@pytest.mark.rootless_too
 def test_B31_a_dangling_link_as_destination_is_refused(host, canary, rootfs):
     """Red when: mkfile_in_root() makes the file with neither O_EXCL nor O_NOFOLLOW."""
     (rootfs / "gone").symlink_to("/canary/dir/new")
@@ -137,6 +141,7 @@ def test_B31_a_destination_below_a_file_is_refused(host, canary, rootfs):
 
 # ---- /proc of the rootfs ----
 
+@pytest.mark.rootless_too
 def test_B07_a_fake_proc_in_the_rootfs_is_covered(host, canary, rootfs):
     """A tree proc/self/{fd,attr} in the rootfs: what nsbox and members use is the kernel's.
 

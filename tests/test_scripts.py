@@ -40,7 +40,7 @@ def test_a_set_up_checkout_is_left_alone_at_once():
 @pytest.mark.needs_root
 def test_the_demo_holds_and_leaves_nothing(host):
     # No link and no rootfs: the machine's files are not the fake host's own.
-    done = host.run([TOP / "scripts/demo", "--no-link", "--no-rootfs"], timeout=100)
+    done = host.run([TOP / "scripts/demo", "--no-link", "--no-rootfs"], timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All of this held." in done.stdout
 

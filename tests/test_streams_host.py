@@ -105,6 +105,7 @@ while :; do read x < /tmp/never; done
 """
 
 
+@pytest.mark.rootless_too
 def test_G14_a_name_from_inside_steers_no_terminal_and_takes_no_second_line(host):
     """In the name of a process, of a zombie, in arguments, in a label.
 

@@ -56,6 +56,7 @@ def leave(terminal):
 
 # ---- G01, G05: whose terminal it is ----
 
+@pytest.mark.rootless_too
 @pytest.mark.parametrize("options", [[], ["--rootfs", "busybox"], ["--share", "net"]], ids=str)
 def test_G01_G05_the_terminal_is_of_the_pods_own_devpts(host, pod, terminal, options):
     """Red when: attach.run passes fds 0 to 2 on with -t too; _open_pty_inside opens the host's ptmx."""
@@ -71,6 +72,7 @@ def test_G01_G05_the_terminal_is_of_the_pods_own_devpts(host, pod, terminal, opt
     leave(terminal)
 
 
+@pytest.mark.rootless_too
 def test_G01_no_process_of_the_pod_has_the_callers_terminal(host, pod):
     """Seen from outside, so nothing can hide it. Red when: attach._stream passes a terminal on."""
     others = []
@@ -140,6 +142,7 @@ def test_G06_the_window_size_is_passed_on_at_first_and_later(host, pod):
         leave(terminal)
 
 
+@pytest.mark.rootless_too
 def test_G10_Ctrl_C_interrupts_the_foreground_of_the_member_alone(host, pod, terminal):
     """Red when: the terminal is not made raw, or make_controlling is left out."""
     shell(terminal)
@@ -237,6 +240,7 @@ def test_G03_the_terminal_comes_back_when_the_signal_ends_the_member(host, pod, 
         assert terminal.settings() == terminal.before
 
 
+@pytest.mark.rootless_too
 def test_G11_a_member_on_a_terminal_that_is_closed_gets_a_hang_up(host, pod, terminal):
     """Red when: the client ignores SIGHUP and the end of its terminal."""
     terminal.nsbox("join", pod, "-t", "--", "sh", "-c", "echo ready; exec /bin/busybox sleep 1000")
