@@ -47,8 +47,23 @@ class Spawned(NamedTuple):
 
 @cache
 def boot_id() -> str:
-    """Which boot of the machine this is: a random UUID. See random(4)."""
-    return _read_file("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    """Which boot of the machine this is: a random UUID. See random(4). Raises NsboxError: there is no /proc."""
+    try:
+        return _read_file("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    except FileNotFoundError:
+        require_own_proc()
+        raise
+
+
+def require_own_proc() -> None:
+    """Raise NsboxError where /proc cannot tell about our PIDs: then nobody may be taken for dead."""
+    try:
+        if os.readlink("/proc/self") == str(os.getpid()):
+            return
+    except OSError:
+        pass  # there is nothing mounted
+    raise errors.NsboxError("cannot tell who is who: /proc is missing, or of another PID namespace",
+                            hint="mount it: mount -t proc proc /proc; with unshare(1): --mount-proc")
 
 
 def stat_fields(pid: int | str) -> list[str]:
@@ -60,6 +75,7 @@ def stat_fields(pid: int | str) -> list[str]:
     try:
         raw = _read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
+        require_own_proc()
         raise ProcessLookupError(errno.ESRCH, "no such process") from None
     # The command's name may hold spaces and brackets: the last bracket is the real one.
     return raw[raw.rindex(b")") + 2 :].decode("ascii").split()
@@ -67,6 +83,7 @@ def stat_fields(pid: int | str) -> list[str]:
 
 def identify(pid: int) -> Identity:
     """The identity of a running process. Raises ProcessLookupError if there is none."""
+    require_own_proc()
     return Identity(boot_id(), pid, int(stat_fields(pid)[19]))
 
 
@@ -82,6 +99,7 @@ def open_process(who: Identity) -> int:
     try:
         # Looked at after the open: from here on the number cannot change its owner unseen.
         if int(stat_fields(who.pid)[19]) != who.start_time or has_ended(pidfd):
+            require_own_proc()
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
     except BaseException:
         os.close(pidfd)
@@ -119,6 +137,8 @@ def send_signal(pidfd: int, signum: int) -> bool:
         signal.pidfd_send_signal(pidfd, signum)
     except ProcessLookupError:
         return False
+    except OSError as err:
+        raise OSError(err.errno, f"pidfd_send_signal: {err.strerror}") from None
     return True
 
 
@@ -218,7 +238,7 @@ def _learn_pid(pid_r: int, middle_pid: int, report_r: int, go_w: int, doing: str
         os.dup2(pid_r, go_w, inheritable=False)
         _check_report(_read_all(report_r), doing)
     pid = int(answer)
-    return Spawned(pid, os.pidfd_open(pid))
+    return Spawned(pid, open_pid(pid))
 
 
 _report_fd = -1  # set in a child only

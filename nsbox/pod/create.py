@@ -205,7 +205,7 @@ def _start(
         calls = confine.calls_of_init(record)
     else:
         calls = confine.calls_of_pause(record, interpreter=_is_interpreter(spec))
-    maker_pidfd = os.pidfd_open(os.getpid()) if spec.die_with_parent else -1
+    maker_pidfd = process.open_pid(os.getpid()) if spec.die_with_parent else -1
     try:
         started = process.spawn_in(
             namespaces.flags_of(kinds - entered),

@@ -80,7 +80,7 @@ def start(
         target, spec, todo, spec.root, sources,
         _pod_shm(target, todo) if own_root else -1,
         spec.hostname or (target.pod.hostname if target.pod else ""),
-        stdio, -1 if detached else os.pidfd_open(os.getpid()), terminal,
+        stdio, -1 if detached else process.open_pid(os.getpid()), terminal,
         confine.becoming(spec.user),
         execute.launcher(spec.argv, base_environment(spec.env), calls), identity, calls,
     )  # fmt: skip

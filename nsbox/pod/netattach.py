@@ -39,7 +39,7 @@ def at_birth(record: PodRecord, network: str, ip: str, pid: int) -> None:
     Raises:
         NsboxError: no address is free, or the kernel refuses; the link is gone again.
     """
-    dir_fd, pidfd = store.directory(record.name), os.pidfd_open(pid)
+    dir_fd, pidfd = store.directory(record.name), process.open_pid(pid)
     try:
         with networks.locked() as nets_fd:
             _plug_in(nets_fd, Held(record, dir_fd, pidfd), network, ip)

@@ -40,7 +40,7 @@ def serve(channel_fd: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, _collect)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # inherited from the thread that started us
     channel = socket.socket(fileno=channel_fd)
-    our_pidfd = os.pidfd_open(os.getpid())
+    our_pidfd = process.open_pid(os.getpid())
     while (received := wire.receive(channel)) is not None:
         request, fds = received
         try:
