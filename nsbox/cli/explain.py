@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from .. import parse
 from ..errors import NsboxError, SpecError
@@ -22,10 +22,15 @@ example:
   sudo nsbox explain create web --rootfs busybox          what it would do, call by call
   sudo nsbox explain --sh run --rootfs busybox -- ls      the same by hand, as a shell script
   sudo nsbox explain --json join web -- hostname
+  nsbox explain error unshare EPERM CLONE_NEWUSER         which rules give that, and which apply here
 
 It is VERB --dry-run, for create, join, run, stop, kill and rm. The first three are rehearsed:
 really done, told, and taken away again; no command of yours is executed. What other verbs do
 depends on what they find then: VERB --explain does it and tells.
+
+error CALL ERRNO [ARGUMENT]: what the manual pages know as the reason, each held against this shell.
+ARGUMENT is CLONE_ flags, a PID of setns, a path, a type of file system, ADDRESS:PORT, or a map's
+line. Without ERRNO the rules of the call, without CALL the calls are listed.
 """
 
 
@@ -50,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
     verb = args.about[0] if args.about else ""
     if not verb:
         raise SpecError("cannot explain nothing: there is no verb", hint="as in: nsbox explain create web")
+    if verb == "error":
+        if args.sh:
+            raise SpecError("cannot write an error as a script")
+        from . import advice
+
+        return advice.run(args.about[1:], args.json)
     if verb not in front.VERBS:
         raise SpecError(f"cannot find a verb {parse.quote(verb)}", hint="see: nsbox --help")
     act, about = front.parsed(args.about)
@@ -68,12 +79,24 @@ def tell(act: Act, args: argparse.Namespace) -> int:
     """Do it, tell what is done, and write down what was asked for; its exit status."""
     if getattr(args, "dry_run", False):
         return _foretell(act, args)
-    teller = Teller(_screen(args))
+    teller, reasons = Teller(_screen(args)), dict[int, Any]()
     try:
-        with _listening(teller):
+        with _failing(teller, reasons, shown=args.explain or args.step), _listening(teller):
             return int(act(args))
     finally:
-        _write_down(args, teller.told)
+        _write_down(args, teller.told, reasons)
+
+
+@contextlib.contextmanager
+def _failing(teller: Teller, reasons: dict[int, Any], *, shown: bool) -> Iterator[None]:
+    """Tell which rules can be why, if a call is refused."""
+    try:
+        yield
+    except (NsboxError, OSError) as err:
+        from . import advice  # only what goes wrong needs it
+
+        reasons.update(advice.told_of(err, teller, shown=shown))
+        raise
 
 
 def _screen(args: argparse.Namespace) -> text.Screen | None:
@@ -131,12 +154,13 @@ def _rehearse(act: Act, args: argparse.Namespace, screen: text.Screen | None) ->
     _refuse_what_would_stay(args)
     if os.isatty(0) and os.isatty(1) and hasattr(args, "tty") and not (args.no_tty or getattr(args, "detach", False)):
         args.tty = True  # as it would be if its answer were not kept back
-    teller = Teller(screen, rehearse.leave)
+    teller, reasons = Teller(screen, rehearse.leave), dict[int, Any]()
     try:
-        with rehearse.stage(), _listening(teller), _without_answer():
-            act(args)
+        with _failing(teller, reasons, shown=screen is not None):
+            with rehearse.stage(), _listening(teller), _without_answer():
+                act(args)
     finally:
-        _write_down(args, teller.told)
+        _write_down(args, teller.told, reasons)
     clean.tell("nsbox: rehearsed: nothing of it is left")
     return 0
 
@@ -166,7 +190,7 @@ def _without_answer() -> Iterator[None]:
 
 # ---- afterwards ----
 
-def _write_down(args: argparse.Namespace, told: Sequence[Told]) -> None:
+def _write_down(args: argparse.Namespace, told: Sequence[Told], reasons: Mapping[int, Any] = {}) -> None:
     if args.sh:
         from ..explain.script import Script
         from ..show.text import command_line
@@ -175,13 +199,15 @@ def _write_down(args: argparse.Namespace, told: Sequence[Told]) -> None:
         words = [word for word in sys.argv[1:] if word not in ("--explain", "--dry-run")]
         _write(args.sh, list(Script(told).lines(command_line(["nsbox", *words]), user)), "the script")
     if args.events:
-        _write(args.events, [json.dumps(_event(one)) for one in told], "the events")
+        _write(args.events, [json.dumps(_event(one, reasons)) for one in told], "the events")
 
 
-def _event(told: Told) -> dict[str, Any]:
+def _event(told: Told, reasons: Mapping[int, Any]) -> dict[str, Any]:
     """What of it is for others: the values may hold what nobody else should see."""
     event = told._asdict()
     del event["values"]
+    if told.number in reasons:
+        event["advice"] = reasons[told.number]
     return event
 
 

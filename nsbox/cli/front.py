@@ -66,13 +66,13 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         return _run(words[1:] if debug else words)
     except NsboxError as err:
-        return _fail(err, debug)
+        return _fail(err, debug, words)
     except Interrupted as stop:
         return EXIT_SIGNAL_BASE + stop.signum
     except BrokenPipeError:
         return EXIT_SIGNAL_BASE + signal.SIGPIPE
     except OSError as err:
-        return _fail(_wrapped(err, words), debug)
+        return _fail(_wrapped(err, words), debug, words)
     except Exception as err:
         if debug:
             raise
@@ -102,16 +102,26 @@ def _wrapped(err: OSError, words: Sequence[str]) -> NsboxError:
     return failure
 
 
-def _fail(err: NsboxError, debug: bool) -> int:
+def _fail(err: NsboxError, debug: bool, words: Sequence[str]) -> int:
     if debug:
         import traceback
 
         clean.tell_text("".join(traceback.format_exception(err)))
     lines = [f"nsbox: {one_line(err)}"]
-    if err.hint:
-        lines.append(f"hint: {err.hint}")
+    if hint := _hint(err, words):
+        lines.append(f"hint: {hint}")
     clean.tell(*lines)
     return err.exit_status
+
+
+def _hint(err: NsboxError, words: Sequence[str]) -> str:
+    """What to do about it: where a call failed, the rule that is known to be why, and the next command."""
+    if not isinstance(err.__cause__, OSError) or ":" not in (err.__cause__.strerror or ""):
+        return err.hint
+    from ..explain import advice  # only what goes wrong needs it
+
+    explained = any(word in words for word in ("--explain", "--step", "--dry-run", "explain"))
+    return advice.hint(err, explained=explained)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import NsboxError, one_line
-from ..linux import apart, namespaces, syscalls
-from ..linux.flags import CloneFlag
-from ..privilege import attributes, idmaps
+from ..linux import apart
+from ..privilege import attributes
+from ..privilege.trying import in_new as in_new
 
 OK, MISSING, NOTE = "ok", "missing", "note"
 NOBODY = 65534  # the ordinary user whose part root plays: see "overflowuid" in user_namespaces(7)
@@ -76,19 +76,6 @@ def tried(work: Callable[[], object], works: str, mend: Callable[[str], str] = l
         said = one_line(err).removeprefix("cannot try it: ")
         return Outcome(MISSING, said, mend(said))
     return Outcome(OK, works)
-
-
-def in_new(kinds: frozenset[str]) -> None:
-    """Enter new namespaces of these kinds; without root, in a user namespace of one's own. For a child.
-
-    Raises:
-        OSError: the call that was refused is in it.
-    """
-    with_user = "user" in kinds or os.geteuid() != 0
-    own = os.geteuid(), os.getegid()
-    syscalls.unshare(namespaces.flags_of(kinds - {"user"}) | (CloneFlag.CLONE_NEWUSER if with_user else 0))
-    if with_user:
-        idmaps.map_self(*own)
 
 
 def as_ordinary_user() -> None:

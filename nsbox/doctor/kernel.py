@@ -82,11 +82,8 @@ def time_namespace() -> Outcome:
 
 def limits() -> Outcome:
     """The limits of this user namespace on new ones. See namespaces(7)."""
-    found = {}
     try:
-        for name in sorted(os.listdir("/proc/sys/user")):
-            if name.endswith("_namespaces"):
-                found[name] = int(policy.read(f"/proc/sys/user/{name}") or -1)
+        found = policy.limits()
     except OSError as err:
         return Outcome(NOTE, f"/proc/sys/user cannot be read: {err.strerror}")
     zero = [name for name, value in found.items() if value == 0]
@@ -172,7 +169,7 @@ def fresh_proc() -> Outcome:
         apart.run("mount proc", lambda: os.close(mounts.new_filesystem("proc", {}, _NO_ATTRS)))
 
     def mend(_said: str) -> str:
-        masked = sorted(one.target for one in mounts.read_mountinfo() if one.target.startswith("/proc/"))
+        masked = policy.over_proc(mounts.read_mountinfo())
         if not masked:
             return ""
         return (f"mounts lie over parts of /proc ({', '.join(masked[:3])}{' ...' if masked[3:] else ''}), as in a "

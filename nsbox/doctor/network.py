@@ -4,7 +4,7 @@ import os
 
 from ..errors import NsboxError
 from ..linux.policy import read
-from ..net import inside, links, pasta, rules, shape
+from ..net import pasta, rules, shape, tries
 from .finding import MISSING, NOTE, OK, Outcome, in_new, tried
 
 _BRIDGE, _ADDRESS, _SUBNET, _POD = "nsbdoctor0", "10.255.255.1", "10.255.255.0/24", "10.255.255.2"
@@ -19,8 +19,7 @@ def veth() -> Outcome:
     """A pair of links that are one cable."""
     def work() -> None:
         _in_new_net()
-        with inside.netlink() as nl:
-            nl.link("add", ifname="nsbdoctor1", kind="veth", peer={"ifname": "nsbdoctor2"})
+        tries.veth()
 
     return tried(work, "a pair can be made")
 
@@ -29,7 +28,7 @@ def bridge() -> Outcome:
     """A bridge with an address, up, as a network of nsbox has."""
     def work() -> None:
         _in_new_net()
-        links.make_bridge(_BRIDGE, "nsbox:doctor", [f"{_ADDRESS}/24"], 1500)
+        tries.bridge()
 
     return tried(work, "one can be made")
 

@@ -126,14 +126,14 @@ def _attempt(purpose: str, work: Work) -> bytes:
     try:
         return _OK + json.dumps(work()).encode()
     except NsboxError as err:
-        return _FAILED + trouble.encode(err)
+        return _FAILED + trouble.encode(err, trouble.scene())
     except Exception as err:
         if code := code_of(err):
             failure = NsboxError(f"cannot {purpose}")
-            failure.__cause__ = OSError(code, reason(err))
+            failure.__cause__ = trouble.likewise(err, OSError(code, reason(err)))
         else:
             failure = NsboxError(f"cannot {purpose}: {type(err).__name__}: {err}")
-        return _FAILED + trouble.encode(failure)
+        return _FAILED + trouble.encode(failure, trouble.scene())
 
 
 def code_of(err: BaseException) -> int:

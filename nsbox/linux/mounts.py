@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Mapping, NamedTuple
 
-from . import syscalls
+from . import syscalls, trouble
 from .flags import MountAttr, MountFlag, OpenTreeFlag, Resolve
 
 # A symlink is followed, but never out of the root; the links of /proc/PID never.
@@ -202,6 +202,9 @@ def new_filesystem(fstype: str, options: Mapping[str, str], attributes: MountAtt
                 syscalls.fsconfig_flag(fs_fd, key)
         syscalls.fsconfig_create(fs_fd)
         return syscalls.fsmount(fs_fd, attributes)
+    except OSError as err:
+        trouble.remember(err, fstype)
+        raise
     finally:
         os.close(fs_fd)
 
@@ -333,5 +336,5 @@ def open_mount_of_root(path: str) -> int:
 
 
 def _with_name(err: OSError, path: str) -> OSError:
-    return OSError(err.errno, err.strerror, path)
+    return trouble.likewise(err, OSError(err.errno, err.strerror, path))
 

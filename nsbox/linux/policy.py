@@ -6,7 +6,8 @@ nothing may be done in it.
 
 import os
 import sys
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 
 class Rule(NamedTuple):
@@ -14,6 +15,13 @@ class Rule(NamedTuple):
 
     what: str
     mend: str
+
+
+class Place(Protocol):
+    """A mount: of that only where it is."""
+
+    @property
+    def target(self) -> str: ...
 
 
 # AppArmor attaches a profile to a path, so the path is a part of what has to be done.
@@ -41,7 +49,28 @@ def against_user_namespaces() -> Rule | None:
 
 def has_filter() -> bool:
     """Whether a seccomp filter is on us. See Seccomp in proc_pid_status(5)."""
-    return "\nSeccomp:\t2\n" in (read("/proc/self/status") or "")
+    return status("Seccomp") == "2"
+
+
+def status(key: str) -> str | None:
+    """A line of our /proc/self/status, as "Seccomp_filters". See proc_pid_status(5)."""
+    lines = (line.partition(":") for line in (read("/proc/self/status") or "").splitlines())
+    return next((value.strip() for name, _, value in lines if name == key), None)
+
+
+def limits() -> dict[str, int]:
+    """The limits of our user namespace on new ones, by name: "max_pid_namespaces". See namespaces(7).
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    names = sorted(name for name in os.listdir("/proc/sys/user") if name.endswith("_namespaces"))
+    return {name: int(read(f"/proc/sys/user/{name}") or -1) for name in names}
+
+
+def over_proc(mounts: Iterable[Place]) -> list[str]:
+    """What lies over parts of /proc: who has masks there gets no new /proc in a user namespace."""
+    return sorted(one.target for one in mounts if one.target.startswith("/proc/"))
 
 
 def read(path: str) -> str | None:
@@ -51,3 +80,11 @@ def read(path: str) -> str | None:
             return file.read().decode(errors="replace").strip()
     except OSError:
         return None
+
+
+def link(name: str) -> str:
+    """Where a link of /proc/self leads, as "ns/pid" to "pid:[4026531836]"; "" if it cannot be read."""
+    try:
+        return os.readlink(f"/proc/self/{name}")
+    except OSError:
+        return ""

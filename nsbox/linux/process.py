@@ -255,11 +255,11 @@ def _run(child: Child, report_w: int, doing: str) -> NoReturn:
             signal.signal(signum, signal.SIG_DFL)
         child()
     except errors.NsboxError as err:
-        os.write(report_w, trouble.encode(err))
+        os.write(report_w, trouble.encode(err, trouble.scene()))
     except OSError as err:
         wrapped = errors.NsboxError(f"cannot {doing}", hint=trouble.hint(err))
         wrapped.__cause__ = err
-        os.write(report_w, trouble.encode(wrapped))
+        os.write(report_w, trouble.encode(wrapped, trouble.scene()))
     except BaseException as err:
         os.write(report_w, trouble.encode(errors.NsboxError(f"cannot {doing}: {err!r}")))
     finally:

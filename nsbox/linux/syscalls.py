@@ -13,6 +13,7 @@ from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong
 from typing import Any, Callable, Sequence
 
 from . import flags as fl
+from . import trouble
 from .flags import CloneFlag, MountAttr, MountFlag, MoveMountFlag, OpenTreeFlag, Resolve
 from .structs import CapData, CapHeader, CloneArgs, MountAttrStruct, OpenHow, SockFprog
 
@@ -138,8 +139,17 @@ def _call(func: Any, *args: Any, shown: tuple[object, ...] = ()) -> int:
     if _listener is not None:
         _listener.end(func.label, shown or args, result, code)
     if code:
-        raise OSError(code, f"{func.label}: {os.strerror(code)}")
+        raise trouble.failed(func.label, code, *(shown or args))
     return result
+
+
+def errno_of(call: str, *args: object) -> int:
+    """The errno of a call of the table with these arguments, or 0: for finding out, so nobody is told of it."""
+    if call == "clone3":
+        return 0 if _clone3(_NR_CLONE3, *args) >= 0 else ctypes.get_errno()
+    func = next(one for one in globals().values() if getattr(one, "label", "") == call)
+    number = getattr(func, "number", None)
+    return 0 if (func(*args) if number is None else func(number, *args)) != -1 else ctypes.get_errno()
 
 
 def at_secure() -> bool:
@@ -184,7 +194,7 @@ def clone3(flags: CloneFlag, exit_signal: int = 0) -> int:
     if _listener is not None:
         _listener.end("clone3", (flags, exit_signal), pid, code if pid < 0 else 0)
     if pid < 0:
-        raise OSError(code, f"clone3: {os.strerror(code)}")
+        raise trouble.failed("clone3", code, flags, exit_signal)
     return pid
 
 

@@ -1,13 +1,124 @@
-"""An error on its way from one process to another: the one that failed is not the one that tells."""
+"""An error on its way from one process to another: the one that failed is not the one that tells.
+
+With it travels what explains it afterwards: `asked`, what the call was given, and `scene`, what only
+the process that failed can see, for a while. explain/advice reads both.
+"""
 
 import errno
 import json
 import os
+from typing import Any
 
 from .. import errors
 
 # What the first steps of a pod of an ordinary user are refused by, where a machine has a rule against them.
 _RULED = ("clone3", "unshare", "write uid_map", "write gid_map", "sethostname", "mount", "fsopen", "fsmount")
+
+
+# What the failed process looks like: see proc(5). The report goes through a pipe, so it has an end.
+_SCENE = ("status", "uid_map", "gid_map", "setgroups", "mountinfo")
+_SCENE_MAX_BYTES = 24_000
+_LINKS = ("user", "pid", "mnt", "net", "uts", "ipc", "cgroup", "time", "pid_for_children")
+
+
+def failed(call: str, code: int | None, *asked: Any) -> OSError:
+    """OSError("call: reason") that remembers what the call was given. See :func:`asked_of`."""
+    err = OSError(code, f"{call}: {os.strerror(code or 0)}")
+    given = [_plain(one) for one in asked]
+    vars(err)["asked"] = [*given, _behind(given[0])] if call == "setns" and given else given
+    return err
+
+
+def asked_of(err: BaseException) -> list[Any]:
+    """The arguments of the call that failed, as JSON holds them; of a setns what is behind its descriptor, too."""
+    return list(getattr(err, "asked", ()))
+
+
+def likewise(err: BaseException, same: OSError) -> OSError:
+    """`same`, which takes the place of `err`, with what that remembers."""
+    vars(same).update(asked=asked_of(err), scene=scene_of(err))
+    return same
+
+
+def remember(err: OSError, more: str) -> None:
+    """Add to what the failed call was given: of a descriptor what it stands for."""
+    vars(err)["asked"] = [*asked_of(err), more]
+
+
+def of_process(pid: int | str, name: str) -> str:
+    """A small file of /proc about a process, or ""."""
+    return _read_some(f"/proc/{pid}/{name}")
+
+
+def scene_of(err: BaseException) -> dict[str, str]:
+    """What the process that failed looked like, if that was another one: see :func:`scene`."""
+    return dict(getattr(err, "scene", {}))
+
+
+def scene() -> dict[str, str]:
+    """What the caller looks like now. Nothing of it is missed where it cannot be read."""
+    found = {"euid": str(os.geteuid()), "egid": str(os.getegid())}
+    for name in _SCENE:
+        found[name] = _read_some(f"/proc/self/{name}")
+    for name in _LINKS:
+        found[f"ns/{name}"] = _link(f"/proc/self/ns/{name}")
+    for name in ("root", "cwd"):
+        found[name] = _link(f"/proc/self/{name}")
+        found[f"{name} mount"] = mount_of(f"/proc/self/{name}")
+    return {name: value for name, value in found.items() if value}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (int, str)) or value is None:
+        return value
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)
+
+
+def _read_some(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        parts, left = [], _SCENE_MAX_BYTES
+        while left > 0 and (part := os.read(fd, left)):
+            parts.append(part)
+            left -= len(part)
+        text = os.fsdecode(b"".join(parts))
+        return text if left > 0 else text[: text.rfind("\n") + 1]
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _behind(fd: int) -> str:
+    """"pidfd:4711", or a namespace as "user:[4026531837]"."""
+    place = _link(f"/proc/self/fd/{fd}")
+    if place != "anon_inode:[pidfd]":
+        return place
+    lines = _read_some(f"/proc/self/fdinfo/{fd}").splitlines()
+    return next((f"pidfd:{line.split()[1]}" for line in lines if line.startswith("Pid:")), "")
+
+
+def mount_of(path: str) -> str:
+    """The number that mountinfo has for the mount that a directory is in."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        lines = _read_some(f"/proc/self/fdinfo/{fd}").splitlines()
+        return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
+    finally:
+        os.close(fd)
 
 
 def hint(err: OSError) -> str:
@@ -39,27 +150,22 @@ def _is_root() -> bool:
 
 
 def _lowest_limit() -> str:
-    """The most likely one of the limits in /proc/sys/user, with its value. See namespaces(7)."""
-    found = []
+    """The most likely one of the limits in /proc/sys/user, with its value."""
     try:
-        for name in os.listdir("/proc/sys/user"):
-            if name.endswith("_namespaces"):
-                found.append((_read_number(f"/proc/sys/user/{name}"), name))
-    except (OSError, ValueError):
-        pass  # no /proc here: the message does without
-    return f" (the lowest is {min(found)[1]} = {min(found)[0]})" if found else ""
+        from . import policy
+
+        name, value = min(policy.limits().items(), key=lambda one: one[1])
+    except (ImportError, OSError, ValueError):
+        return ""  # no /proc here, or another root by now: the message does without
+    return f" (the lowest is {name} = {value})"
 
 
-def _read_number(path: str) -> int:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return int(os.read(fd, 64))
-    finally:
-        os.close(fd)
+def encode(err: errors.NsboxError, seen: dict[str, str] | None = None) -> bytes:
+    """An error as JSON, so that another process can raise the same one.
 
-
-def encode(err: errors.NsboxError) -> bytes:
-    """An error as JSON, so that another process can raise the same one."""
+    Args:
+        seen: the :func:`scene`, for who is to explain the error.
+    """
     cause = err.__cause__ if isinstance(err.__cause__, OSError) else None
     filename = cause.filename if cause else None
     if isinstance(filename, bytes):
@@ -73,6 +179,8 @@ def encode(err: errors.NsboxError) -> bytes:
             "errno": cause.errno if cause else None,
             "strerror": cause.strerror if cause else None,
             "filename": filename if isinstance(filename, str) else None,
+            "asked": asked_of(cause) if cause else [],
+            "scene": scene_of(cause) or seen if cause else None,
         }
     ).encode()
 
@@ -89,6 +197,7 @@ def decode(report: bytes) -> errors.NsboxError:
         err = kind(data["message"], hint=data["hint"])
     if data["errno"] is not None:
         err.__cause__ = OSError(data["errno"], data["strerror"], data["filename"])
-        if err.hint == hint(err.__cause__):  # there they could not ask for the machine's rules
+        vars(err.__cause__).update(asked=data["asked"], scene=data["scene"] or {})
+        if hint(err.__cause__).startswith(err.hint):  # there they could not ask for the machine's rules
             err.hint = advice(err.__cause__)
     return err

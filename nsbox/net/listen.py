@@ -12,6 +12,7 @@ import socket
 from typing import NamedTuple
 
 from ..errors import NsboxError
+from ..linux import trouble
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
 _UDP_BUFFER_BYTES = 1 << 20  # likewise net.core.rmem_max: a burst waits here for its turn
@@ -87,7 +88,7 @@ def listen(forward: Forward) -> Listening:
         if sock is not None:
             sock.close()
         failure = NsboxError(f"cannot publish {place(forward)}", hint=_HINTS.get(err.errno or 0, ""))
-        raise failure from OSError(err.errno, f"{step}: {err.strerror}")
+        raise failure from trouble.failed(step, err.errno, forward.proto, forward.host_address, forward.host_port)
     return Listening(forward._replace(host_port=sock.getsockname()[1]), sock)
 
 

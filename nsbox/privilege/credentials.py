@@ -4,6 +4,7 @@ import os
 from typing import Sequence
 
 from ..errors import NsboxError, hint_for
+from ..linux import trouble
 from . import attributes
 
 
@@ -28,7 +29,7 @@ def become(uid: int, gid: int, groups: Sequence[int] = ()) -> None:
         step = "setresuid"
         os.setresuid(uid, uid, uid)
     except OSError as err:
-        cause = OSError(err.errno, f"{step}: {err.strerror}")
+        cause = trouble.failed(step, err.errno, *{"setresuid": (uid,), "setresgid": (gid,)}.get(step, groups))
         raise NsboxError(_purpose(uid, gid, groups), hint=hint_for(step, err.errno)) from cause
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
         raise NsboxError(f"{_purpose(uid, gid, groups)}: the kernel made it somebody else")

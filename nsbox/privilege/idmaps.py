@@ -6,6 +6,9 @@ from ..errors import NsboxError
 from ..linux import trouble
 
 
+_KNOWN = ("uid_map", "gid_map", "setgroups")
+
+
 def write_maps(pid: int) -> None:
     """Give the new user namespace of `pid` its users and groups; may be done once.
 
@@ -49,7 +52,7 @@ def write_file(pid: int | str, name: str, text: str) -> None:
         finally:
             os.close(fd)
     except OSError as err:
-        cause = OSError(err.errno, f"write {name}: {err.strerror}")
+        cause = trouble.failed(f"write {name}", err.errno, text, *(trouble.of_process(pid, one) for one in _KNOWN))
         raise NsboxError(
             "cannot map users into the new user namespace",
             hint=trouble.advice(cause),
