@@ -330,7 +330,7 @@ def test_explain_shows_every_rule_under_the_call_that_failed(user_host):
     assert table.index("applies here        who sees only a masked /proc") < table.index("does not apply here")
     assert "over parts of /proc lie mounts: /proc/bus" in table and "$ findmnt -R /proc" in table
     assert "[user_namespaces(7)]" in table
-    assert max(map(len, said.splitlines()[:-2])) <= 120
+    assert max(len(line) for line in table.splitlines()[:-2]) <= 120
 
 
 def test_events_hold_the_rules_beside_the_call(user_host):
@@ -350,7 +350,7 @@ def test_what_is_not_known_is_said_to_be_learnt_elsewhere(user_host):
     """Red when: hint in advice says nothing, or says --explain to who has just used it."""
     words = [*filtered(165, 1), *NSBOX, "create", "x"]  # mount(2): a filter that is proven
     line, hint = user_host.run(words).stderr.splitlines()
-    assert hint.startswith("hint: a seccomp filter refuses the call") and "; see: grep Seccomp" in hint
+    assert hint.startswith("hint: a seccomp filter ") and "; see: grep Seccomp" in hint
     words = [*filtered(170, 1), *NSBOX, "create", "x"]  # sethostname: it cannot be tried without harm
     line, hint = user_host.run(words).stderr.splitlines()
     assert "nsbox doctor" in hint and "--explain" in hint
@@ -391,7 +391,6 @@ def test_an_error_can_be_asked_about_without_having_it(host):
 
 
 @pytest.mark.parametrize("words, rule", [
-    (["pivot_root", "EINVAL", "/run/lock"], "the new root is no mount point"),
     (["pivot_root", "EINVAL", "/run"], "passes mounts on (shared)"),
     (["mount", "ENODEV", "nosuchfs"], "no such type"),
     (["uid_map", "EINVAL", "0 0 5\n3 9 1"], "none overlaps another"),
@@ -417,9 +416,17 @@ def test_the_rules_are_listed(host):
 
 
 @pytest.mark.parametrize("words", [["nosuch"], ["unshare", "ENOSUCH"], ["unshare", "strerror"], ["unshare", "EPERM", "CLONE_X"],
-                                   ["setns", "EINVAL", "one"], ["bind", "EACCES", "1:99999"], ["uid_map", "EPERM", "0 0 1", "x"]],
+                                   ["setns", "EINVAL", "one"], ["bind", "EACCES", "1:99999"],
+                                   ["setns", "EINVAL", "9" * 5000], ["uid_map", "EPERM", "0 0 1", "x"]],
                          ids=str)  # fmt: skip
 def test_what_is_no_error_is_refused(host, words):
     """Red when: _call or _errno in cli/advice.py takes anything."""
     done = host.nsbox("explain", "error", *words)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("nsbox: cannot "), done
+
+
+def test_a_name_on_the_way_steers_neither_terminal_nor_shell(host):
+    """Who may mount gives names, and others type what is proposed. Red when: _no_mount_point proposes the bare path;
+    run in cli/advice.py prints it as it is."""
+    done = host.nsbox("explain", "error", "pivot_root", "EINVAL", "/run/a\x1b[2J;touch x", check=True)
+    assert "\x1b" not in done.stdout and "$ findmnt '/run/a\\x1b[2J;touch x'" in done.stdout

@@ -1,4 +1,4 @@
-"""The rules as data: each call that nsbox makes has its, each sentence is fit to print, and what cannot be seen is said."""
+"""The rules as data: each call has its own, each is fit to print, and what cannot be seen is said to be so."""
 
 import errno
 import subprocess
@@ -91,7 +91,7 @@ def test_a_rule_is_fit_to_print_and_its_command_to_type(rule):
     assert all(hasattr(errno, name) for name in rule.errors)
     assert subprocess.run(["sh", "-nc", rule.next], check=False).returncode == 0
     known = {"grep", "findmnt", "ls", "lsns", "cat", "sysctl", "nsbox", "sudo", "unshare", "fuser", "ss", "ip", "df", "free",
-             "ulimit", "uname", "file", "tty", "readlink", "nsenter", "dmesg"}  # fmt: skip
+             "ulimit", "uname", "file", "tty", "readlink", "nsenter", "dmesg", "ps"}  # fmt: skip
     assert all(part.split()[0] in known for part in rule.next.replace("||", ";").split(";")), rule.next
 
 
@@ -149,7 +149,8 @@ def test_a_switch_of_the_machine_binds_ordinary_users_alone(monkeypatch, switch,
     bad = "1" if "apparmor" in switch else "0"
     monkeypatch.setattr(policy, "read", lambda path: bad if path.endswith(switch) else None)
     scene = {"euid": "0", "uid_map": "0 0 4294967295"} if root else {"euid": "1000"}
-    found = advice.advice(case_with(**scene))
+    found = advice.advice(case_with(status="Threads:\t1\n", uid_map=scene.pop("uid_map", "1000 1000 1"), gid_map="0 0 9",
+                                    egid="0", **scene))
     assert bool([one for one in found if one.verdict == "applies here"]) == (not root)
 
 

@@ -10,6 +10,7 @@ from ..errors import SpecError
 from ..explain import advice
 from ..explain.advice import given, text
 from ..explain.teller import Teller, Told
+from ..show.text import printable
 from . import clean
 
 _WIDTH_MIN, _WIDTH_MAX, _WIDTH_UNKNOWN = 60, 120, 100
@@ -60,7 +61,7 @@ def run(words: Sequence[str], as_json: bool) -> int:
         print(json.dumps([one._asdict() for one in found], indent=2))
         return 0
     title = f"{call}({', '.join(words[2:])}) = {advice.written(case)}; what can be the reason, and whether it is here:"
-    print(*text.lines(title, found, _width()), sep="\n")
+    print(*map(printable, text.lines(title, found, _width())), sep="\n")
     return 0
 
 

@@ -68,15 +68,17 @@ def hint(err: NsboxError, *, explained: bool = False) -> str:
     Args:
         explained: all rules have been told already.
     """
-    case = case_of(err.__cause__)
-    if case is None:
+    cause = err.__cause__
+    case = case_of(cause)
+    if case is None or not isinstance(cause, OSError):
         return err.hint
     found = advice(case)
     own = err.hint and not _is_general(err.hint, case)
     proven = next((one for one in found if one.verdict == APPLIES), None)
     if proven is not None:
         return f"{err.hint if own else f'{proven.rule} ({proven.seen})'}; see: {proven.next}"
-    if own or not found or isinstance(err, CommandError):
+    guessed = err.hint == trouble.advice(cause)
+    if own and not guessed or not found or isinstance(err, CommandError):
         return err.hint
     more = "nsbox doctor says what this machine allows" if explained else _MORE
     return f"{err.hint}; {more}" if err.hint else more

@@ -5,6 +5,7 @@ from typing import Any, Sequence
 from ...errors import SpecError
 from ...linux import trouble
 from ...linux.flags import CloneFlag, MountAttr
+from ...words import quote
 
 # What people call it, who write to /proc by hand.
 SHORT = {"uid_map": "write uid_map", "gid_map": "write gid_map", "fork": "clone", "mknod": "mknodat"}
@@ -12,6 +13,7 @@ _NAMESPACES = ("unshare", "clone3", "clone")
 _TYPES = ("fsopen", "fsconfig", "fsmount")
 _IDS = ("setresuid", "setresgid", "setreuid", "setregid", "setuid", "setgid", "setgroups")
 _PORT_MAX = 65535
+_DIGITS_MAX = 19
 
 
 def arguments(call: str, words: Sequence[str]) -> list[Any]:
@@ -44,14 +46,15 @@ def _flags(word: str, names: Any) -> int:
     value = 0
     for name in word.replace(",", "|").split("|"):
         if name not in names.__members__:
-            raise SpecError(f"cannot find a flag {name!r}", hint=f"as in: {'|'.join(list(names.__members__)[-2:])}")
+            some = "|".join(list(names.__members__)[-2:])
+            raise SpecError(f"cannot find a flag {quote(name)}", hint=f"as in: {some}")
         value |= int(names[name])
     return value
 
 
 def _number(word: str) -> int:
-    if not word.isascii() or not word.isdigit():
-        raise SpecError(f"cannot use {word!r}: it is no number")
+    if not word.isascii() or not word.isdigit() or len(word) > _DIGITS_MAX:
+        raise SpecError(f"cannot use {quote(word)}: it is no number, or too large")
     return int(word)
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+from shlex import quote
 
 from ...linux import policy, syscalls
 from .case import Case, Probe, Seen, known, unknown
@@ -140,7 +141,7 @@ def pids_controller(case: Case) -> Seen:
                 if most is not None and now is not None:
                     full = most.isdigit() and int(now) >= int(most) - _SPARE
                     return known(full, f"{path}: pids.max = {most}, pids.current = {now}",
-                                 f"cat {top}{path}/pids.max {top}{path}/pids.events")  # fmt: skip
+                                 f"cat {quote(top + path)}/pids.max {quote(top + path)}/pids.events")  # fmt: skip
     return known(False, "this process is in no control group with a limit on pids")
 
 

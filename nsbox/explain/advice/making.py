@@ -51,6 +51,8 @@ def _real_root() -> str:
 
 def _unmapped(case: Case) -> Seen:
     """Whether the maker's ids are unknown to the user namespace it is in."""
+    if not case.status:
+        return unknown("what it was, and its maps, could not be read")
     for name, number in (("uid", case.euid), ("gid", case.egid)):
         rows = [list(map(int, line.split())) for line in case.scene.get(f"{name}_map", "").splitlines()]
         if not any(first <= number < first + count for first, _, count in rows):
@@ -99,7 +101,7 @@ def _deepest(case: Case) -> Seen:
     if case.wants(CloneFlag.CLONE_NEWPID) and levels >= _DEPTH_MAX:
         return known(True, f"it is {levels} PID namespaces deep", "grep NSpid /proc/PID/status")
     if case.wants(CloneFlag.CLONE_NEWPID) and not first["pid"]:
-        return unknown(f"{levels} PID namespaces below ours are used up, and those outside count as well", "lsns -T -t pid")
+        return unknown(f"{levels} PID namespaces below ours are used up; those outside count as well", "lsns -T -t pid")
     if case.wants(_USER) and not first["user"]:
         return unknown("the user namespaces outside of its own count as well, and cannot be seen", "lsns -T -t user")
     return known(False, f"it is {levels} PID namespaces deep, and in the first user namespace" if first["user"]

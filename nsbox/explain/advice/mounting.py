@@ -1,6 +1,7 @@
 """Rules of mounts: mount(2), the calls by descriptor, pivot_root(2), umount2(2)."""
 
 import os
+from shlex import quote
 
 from ...errors import NsboxError
 from ...linux import apart, mounts, nsfs, policy, syscalls
@@ -109,7 +110,7 @@ def _no_mount_point(case: Case) -> Seen:
         return unknown(_NO_SIGHT)
     return known(not any(one.target == place for one in case.mounts), f"mountinfo has "
                  f"{'' if any(one.target == place for one in case.mounts) else 'no '}mount at {place}",
-                 f"findmnt {place}")
+                 f"findmnt {quote(place)}")
 
 
 def _place(case: Case) -> str | None:
@@ -139,7 +140,7 @@ def _shared(case: Case) -> Seen:
     shown = ", ".join(f"{one.target} is {'shared' if 'shared:' in one.optional else 'private'}" for one in looked)
     where = shared[0] if shared else place
     return known(bool(shared), shown or f"nothing is mounted at {place}",
-                 f"findmnt -o TARGET,PROPAGATION {where}; mount --make-rprivate {where}")  # fmt: skip
+                 f"findmnt -o TARGET,PROPAGATION {quote(where)}; mount --make-rprivate {quote(where)}")  # fmt: skip
 
 
 def _same_mount(case: Case) -> Seen:
@@ -149,7 +150,7 @@ def _same_mount(case: Case) -> Seen:
     new, root = _entry(case, place), case.mount_of("root")
     same = new is not None and root is not None and new.mount_id == root.mount_id
     return known(same, f"{place} is {'' if same else 'not '}on the mount that is the root already",
-                 f"findmnt --target {place}")
+                 f"findmnt --target {quote(place)}")
 
 
 def _initial_root(case: Case) -> Seen:
@@ -175,7 +176,7 @@ def _locked(case: Case) -> Seen:
         return unknown(f"it cannot be tried: {err}")
     foreign = case.in_first_user_namespace is False
     return known(bool(said) and foreign, f"taking it off in a copy of the mount namespace is "
-                 f"{'refused too' if said else 'done'}", f"findmnt {place}; nsbox map")  # fmt: skip
+                 f"{'refused too' if said else 'done'}", f"findmnt {quote(place)}; nsbox map")  # fmt: skip
 
 
 def _too_many(case: Case) -> Seen:
@@ -244,7 +245,8 @@ RULES = (
     Rule(("umount2",), ("EINVAL",), "mounts that came from a more privileged mount namespace are locked together",
          "mount_namespaces(7)", _locked, "findmnt; nsbox map"),
     Rule(("umount2",), ("EBUSY",), "somebody works in it, or something is mounted below it", "umount(2)",
-         lambda case: unknown("who, is not to be seen from here", f"fuser -vm {_place(case) or 'DIR'}; findmnt -R"),
+         lambda case: unknown("who, is not to be seen from here",
+                              f"fuser -vm {quote(_place(case) or 'DIR')}; findmnt -R"),
          "fuser -vm DIR"),
     Rule(("open_tree", "mount_setattr", "move_mount"), ("EINVAL",),
          "it is no mount of this mount namespace, it is unbindable, or "

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+from shlex import quote
 
 from ...errors import NsboxError
 from ...linux import apart, policy
@@ -124,7 +125,7 @@ def _mode(case: Case) -> Seen:
         mode = os.stat(path).st_mode
     except OSError:
         return unknown("the file is not to be seen from here", "ls -l FILE")
-    return known(not mode & 0o111, f"its mode is {mode & 0o7777:o}", f"ls -l {path}")
+    return known(not mode & 0o111, f"its mode is {mode & 0o7777:o}", f"ls -l {quote(path)}")
 
 
 def _disk(_case: Case) -> Seen:
