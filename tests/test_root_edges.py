@@ -60,7 +60,8 @@ def test_B13_where_the_root_is_no_mount_it_is_said_and_nothing_is_made(host, roo
     done = host.run(["unshare", "--mount", "sh", "-c", _CHROOTED, "sh", str(where), *NSBOX, "create", "p", "--rootfs", str(rootfs)])
     assert done.returncode == 125 and done.stdout == ""
     assert done.stderr.splitlines() == ["nsbox: cannot make all mounts private: mount: Invalid argument",
-                                        "hint: the root directory here is no mount of its own, as in a plain chroot"]
+                                        "hint: the root directory here is no mount of its own, as in a plain chroot "
+                                        "(/ is a directory of some mount only); see: findmnt / || nsbox doctor"]
     assert mount_table(host) == before and host.nsbox("ls", "-q").stdout == ""
 
 
@@ -131,7 +132,7 @@ def test_B27_under_a_masked_proc_there_is_no_pod_and_the_reason_is_said(user_hos
             assert done.returncode == 125 and done.stdout == "", done
             first, hint = done.stderr.splitlines()
             assert first.startswith("nsbox: cannot mount proc on /proc: ") and first.endswith("Operation not permitted"), first
-            assert hint == f"hint: {MASKED}"
+            assert hint == f"hint: {MASKED}; see: findmnt -R /proc"
         assert host.nsbox("ls", "-q").stdout == ""
     finally:
         host.run(["umount", "/proc/keys"], user=0, check=True)
@@ -153,7 +154,7 @@ def test_B27_nsbox_in_a_pod_of_nsbox_makes_one_or_says_why_not_and_shows_no_oute
         done = host.nsbox("join", "outer", *state, "--seccomp", "nested", "--", "unshare", "-U", "-r", *inner)
         first, hint = done.stderr.splitlines()
         assert done.returncode == 125 and done.stdout == "" and first.startswith("nsbox: cannot mount proc on /proc: "), done
-        assert hint == f"hint: {MASKED}"
+        assert hint == f"hint: {MASKED}; see: findmnt -R /proc"
         done = host.nsbox("join", "outer", *state, "--", *inner)
         assert done.returncode == 125 and done.stdout == "" and done.stderr.startswith("nsbox: cannot create pod "), done
 

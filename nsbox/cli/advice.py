@@ -25,7 +25,7 @@ def told_of(err: BaseException, teller: Teller, *, shown: bool) -> Reasons:
         return {}
     call = _failed(teller.told, case)
     found = advice.advice(case)
-    if shown:
+    if shown and found:
         what = f"call {call.number}, {call.text}" if call is not None else case.call
         clean.tell(*text.lines(f"{what} = {advice.written(case)}; what can be the reason:", found, _width()))
     return {} if call is None else {call.number: [one._asdict() for one in found]}
