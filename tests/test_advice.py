@@ -319,7 +319,7 @@ def test_the_hint_is_the_rule_that_is_known_and_the_next_command(user_host):
 
 
 def test_explain_shows_every_rule_under_the_call_that_failed(user_host):
-    """Red when: _failing in cli/explain.py does not tell, or takes the first failed call for the last."""
+    """Red when: told_of in cli/advice.py does not show what it found."""
     done = masked(user_host, "create", "x", "--explain")
     assert done.returncode == 125
     said = done.stderr
@@ -347,7 +347,8 @@ def test_events_hold_the_rules_beside_the_call(user_host):
 
 
 def test_what_is_not_known_is_said_to_be_learnt_elsewhere(user_host):
-    """Red when: hint in advice says nothing, or says --explain to who has just used it."""
+    """Red when: hint in advice says nothing, or says --explain to who has just used it; _run in linux/process.py sends
+    no scene with an OSError, so that the rights of the command are taken for those of the pause."""
     words = [*filtered(165, 1), *NSBOX, "create", "x"]  # mount(2): a filter that is proven
     line, hint = user_host.run(words).stderr.splitlines()
     assert hint.startswith("hint: a seccomp filter ") and "; see: grep Seccomp" in hint
@@ -407,7 +408,7 @@ def test_arguments_may_be_given(host, words, rule):
 
 
 def test_the_rules_are_listed(host):
-    """Red when: _list in cli/advice.py names rules of other calls."""
+    """Red when: advice in its __init__ leaves out one of the modules of rules."""
     done = host.nsbox("explain", "error", check=True)
     assert {"unshare", "setns", "mount", "bind"} <= {line.split()[0] for line in done.stdout.splitlines()}
     done = host.nsbox("explain", "--json", "error", "setns", check=True)

@@ -195,7 +195,7 @@ def test_what_a_room_says_itself_stays(monkeypatch):
 def test_an_error_that_names_no_call_is_left_alone():
     """Red when: case_of in advice takes any text with a colon for a call."""
     err = NsboxError("cannot do it", hint="its own words")
-    for cause in (OSError(2, "No such file or directory"), OSError(2, "nonsense: No such file"), ValueError("mount: x"), None):
+    for cause in (OSError(2, "No such file or directory"), OSError(errno.EMFILE, "nonsense: Too many open files"), ValueError("mount: x"), None):
         err.__cause__ = cause
         assert advice.hint(err) == "its own words"
 

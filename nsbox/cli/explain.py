@@ -22,7 +22,7 @@ example:
   sudo nsbox explain create web --rootfs busybox          what it would do, call by call
   sudo nsbox explain --sh run --rootfs busybox -- ls      the same by hand, as a shell script
   sudo nsbox explain --json join web -- hostname
-  nsbox explain error unshare EPERM CLONE_NEWUSER         which rules give that, and which apply here
+  nsbox explain error unshare EPERM CLONE_NEWUSER         why that can be, and what of it is so here
 
 It is VERB --dry-run, for create, join, run, stop, kill and rm. The first three are rehearsed:
 really done, told, and taken away again; no command of yours is executed. What other verbs do
