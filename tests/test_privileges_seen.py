@@ -206,12 +206,69 @@ def assert_true(host, pid: int, said: dict) -> None:
         assert said[name] == rows
     assert said["root_is_uid"] == said["uid_map"][0][1]
     table = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
-    below = {fields[4]: fields for fields in table if fields[4].startswith(("/proc/", "/sys/"))}
-    closed = {target for target, fields in below.items() if fields[5].startswith("ro,") or fields[3] == "/null"}
-    assert closed <= {*said["read_only"], *said["masked"]}
-    for target in said["masked"]:
-        there = Path(f"/proc/{pid}/root{target}")
-        assert not (os.listdir(there) if there.is_dir() else there.read_bytes()), target
+    # The last one at a place is on top. Type of the file system, and options of the mount.
+    below = {fields[4]: (fields[fields.index("-") + 1], fields[5].split(",")) for fields in table
+             if f"{fields[4]}/".startswith(("/proc/", "/sys/"))}  # fmt: skip
+    masked = [target for target, (fstype, _) in below.items() if fstype in ("tmpfs", "devtmpfs") and is_empty(Path(f"/proc/{pid}/root{target}"))]
+    assert said["masked"] == sorted(masked)
+    assert said["read_only"] == sorted(target for target, (_, options) in below.items() if "ro" in options and target not in masked)
+
+
+def is_empty(place: Path) -> bool:
+    return not (os.listdir(place) if place.is_dir() else place.read_bytes())
+
+
+def altered(value: object) -> list[object]:
+    """What is not `value`, but of its kind."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1]
+    if isinstance(value, str):
+        return [f"{value}x"]
+    assert isinstance(value, list)
+    return [[*value, "/proc/1"], *([value[:-1], *([*value[:-1], other] for other in altered(value[-1]))] if value else [])]
+
+
+def test_C20_each_value_of_it_is_compared(host):
+    """The comparison of the test above notices each single one that is wrong. Red when: assert_true() leaves one out."""
+    with pod(host, "p", "--userns", "--rootfs", "busybox"), detached(host, "p", "-u", "1000:1001") as pid:
+        real, true = host.host_pid(pid), inspected(host, pid)["security"]
+        assert_true(host, real, true)
+        for key, value in true.items():
+            wrongs = [{**value, name: wrong} for name, one in value.items() for wrong in altered(one)] if key == "capabilities" else altered(value)
+            for wrong in wrongs:
+                with pytest.raises(AssertionError):
+                    assert_true(host, real, {**true, key: wrong})
+                    pytest.fail(f"{key} may be {wrong}", pytrace=False)
+
+
+# Three users, two groups besides its own, and five sets of capabilities of which no two are the same. See prctl(2).
+_ODD = """
+import ctypes, os, sys
+from nsbox.linux import syscalls
+prctl = ctypes.CDLL(None).prctl
+prctl(24, 21, 0, 0, 0)  # PR_CAPBSET_DROP
+prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+os.setgroups([4, 27])
+os.setresgid(1001, 1002, 1003)
+os.setresuid(1004, 1005, 1006)
+syscalls.capset(1 << 13, 1 << 13 | 1 << 7 | 1 << 5, 1 << 7 | 1 << 5)
+print(prctl(47, 2, 7, 0, 0), flush=True)  # PR_CAP_AMBIENT_RAISE
+sys.stdin.read()
+"""
+
+
+def test_C20_inspect_says_it_of_any_process(host):
+    """Red when: two keys of posture.of_process() read one line of /proc/PID/status, or the wrong column of it."""
+    odd = host.popen([sys.executable, "-c", _ODD], stdin=-1)
+    assert odd.stdout.readline() == "0\n"
+    [pid] = [inner for inner, real in host.processes().items() if real == odd.inner_pid()]
+    said = inspected(host, pid)["security"]
+    assert_true(host, odd.inner_pid(), said)
+    assert (said["uid"], said["gid"], said["groups"]) == (1005, 1002, [4, 27])
+    assert len({tuple(names) for names in said["capabilities"].values()}) == len(said["capabilities"]) == 5
+    odd.communicate("")
 
 
 def test_C20_inspect_says_the_rest_of_the_posture(host):
