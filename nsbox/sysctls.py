@@ -15,7 +15,7 @@ _OF_IPC = frozenset({
     "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shm_rmid_forced",
     "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
 })  # fmt: skip
-_OF_UTS = frozenset({"kernel.domainname"})
+DOMAINNAME = "kernel.domainname"
 _OWN = "a pod's own are net.*, fs.mqueue.*, kernel.shm*, kernel.msg*, kernel.sem and kernel.domainname"
 
 _PART = re.compile(r"[A-Za-z0-9_@:+/-]+(\.[A-Za-z0-9_@:+/-]+)*")
@@ -36,7 +36,7 @@ def key_fault(key: str) -> str:
         return "it is no name of a setting"
     if key == "kernel.hostname":
         return "the hostname has an option of its own, --hostname"
-    if is_of_net(key) or key.startswith("fs.mqueue.") or key in _OF_IPC or key in _OF_UTS:
+    if is_of_net(key) or key.startswith("fs.mqueue.") or key in _OF_IPC or key == DOMAINNAME:
         return ""
     return "it is the whole machine's"
 

@@ -79,10 +79,15 @@ def test_a_pod_has_its_own_settings_and_nobody_in_it_changes_them(host, how):
 
 
 @pytest.mark.needs_root
-def test_a_pod_has_its_own_domain_name(host):
-    with pod(host, "p", "--sysctl", "kernel.domainname=lab.example"):
+@pytest.mark.parametrize("how", [[], ["--userns"], ["--with", "user"], ["--userns", "--rootfs", "busybox"], None], ids=str)
+def test_a_pod_has_its_own_domain_name(request, how):
+    """None is an ordinary user's. Red when: write() writes it to the file, which belongs to the machine's root."""
+    host = request.getfixturevalue("user_host" if how is None else "host")
+    with pod(host, "p", *(how or []), "--sysctl", "kernel.domainname=lab.example"):
         assert inside(host, "p", "cat /proc/sys/kernel/domainname") == "lab.example"
     assert host.run(["cat", "/proc/sys/kernel/domainname"]).stdout != "lab.example\n"
+    said = refused(host, "create", "p", *(how or []), "--sysctl", f"kernel.domainname={'x' * 65}")
+    assert said.startswith("nsbox: cannot set kernel.domainname to ") and said.endswith("setdomainname: Invalid argument")
 
 
 @pytest.mark.needs_root

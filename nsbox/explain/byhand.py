@@ -178,6 +178,9 @@ class Hand:
     def sethostname(self, told: Told) -> list[str]:
         return [f"hostname {shlex.quote(told.values[0])}"]
 
+    def setdomainname(self, told: Told) -> list[str]:
+        return [f"domainname {shlex.quote(told.values[0])}"]
+
     def ioctl(self, told: Told) -> list[str]:
         return ["ip link set lo up"] if "SIOCSIFFLAGS" in told.text else []
 

@@ -66,6 +66,8 @@ _PROCESSES = {
                    "a session of its own: no signal and no hang-up of the caller's terminal reaches it"),
     "sethostname": Call((_TEXT, _NUMBER), "sethostname(2), uts_namespaces(7)",
                         "the hostname of the new UTS namespace; the host's stays"),
+    "setdomainname": Call((_TEXT, _NUMBER), "setdomainname(2), uts_namespaces(7)",
+                          "the domain name of the new UTS namespace, of --sysctl; the host's stays"),
     "execve": Call((_TEXT, sym.words, sym.environment), "execve(2)",
                    "become the user's program; descriptors marked close-on-exec are closed"),
     "execveat": Call((_FD, _TEXT, sym.words, sym.environment, _AT), "execveat(2)",

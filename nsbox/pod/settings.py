@@ -7,8 +7,9 @@ from ..errors import NsboxError, SpecError
 from ..linux import syscalls
 from ..linux.flags import Resolve
 from ..spec import PodSpec
-from ..sysctls import is_of_net, path_of
+from ..sysctls import DOMAINNAME, is_of_net, path_of
 from . import netmodes
+from .places import step
 
 _NO_WAY_OUT = Resolve.RESOLVE_BENEATH | Resolve.RESOLVE_NO_XDEV | Resolve.RESOLVE_NO_SYMLINKS
 
@@ -31,6 +32,10 @@ def write(proc_fd: int, sysctls: Iterable[tuple[str, str]]) -> None:
         NsboxError: there is no such setting, or it does not take the value.
     """
     for key, value in sysctls:
+        if key == DOMAINNAME:
+            # Its file belongs to the machine's root, whoever owns the namespace: only the call asks the owner.
+            step(f"set {key} to {value!r} for the pod", syscalls.setdomainname, os.fsencode(value))
+            continue
         try:
             fd = syscalls.openat2(proc_fd, f"sys/{path_of(key)}", os.O_WRONLY, _NO_WAY_OUT)
         except OSError as err:
