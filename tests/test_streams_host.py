@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import stat
-import subprocess
 import sys
 import termios
 
@@ -80,12 +79,14 @@ def look(host, fds: tuple[int, ...]) -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize("words", [["create", "made"], ["join", "web", "--", "true"], ["join", "web", "-d", "--", "true"], ["join", "web", "-u", "7", "--", "true"],
                                    ["run", "--rootfs", "busybox", "--", "true"]], ids=" ".join)  # fmt: skip
 def test_G13_mode_and_owner_of_the_callers_streams_stay(web, words):
-    """Those of /dev/null, and of a terminal. Red when: a member's streams are chowned to its user."""
-    with open("/dev/null", "r+b") as _, Terminal(web) as terminal:
+    """Those of /dev/null, and of a terminal. The null device is the fake host's: the machine's must not suffer.
+
+    Red when: accounts.become() chowns the descriptors 0, 1 and 2 to the user (-u).
+    """
+    with open(f"/proc/{web.pid}/root/dev/null", "r+b") as null, Terminal(web) as terminal:
         before = look(web, (terminal.slave,))
         assert before[0] == (0o666, 0, 0)
-        null = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
-        assert web.popen([*NSBOX, *words], **null).wait(timeout=60) == 0
+        assert web.popen([*NSBOX, *words], stdin=null, stdout=null, stderr=null).wait(timeout=60) == 0
         web.nsbox("rm", "-f", "made", check=True)
         terminal.nsbox(*words)
         assert terminal.ends_with() == 0, terminal.said
