@@ -78,6 +78,22 @@ def test_A19_the_owner_joins_without_sudo(bob: FakeHost) -> None:
     assert sudo(bob, "join", "lab", "--", "ls", "/x", check=True).stdout == "/x\n"
 
 
+def test_the_names_of_a_network_are_in_the_pod_s_root_and_not_in_one_that_the_owner_brings(bob: FakeHost) -> None:
+    """They lie in files of root's. README.md says so.
+
+    Red when: start() adds them to a member of a pod that is lent, or netmodes leaves them out of the pod's own root.
+    """
+    sudo(bob, "net", "create", "lan", "--subnet", "10.9.0.0/24", check=True)
+    try:
+        make(bob, "lab", "--net", "lan")
+        make(bob, "other", "--net", "lan")
+        assert "10.9.0.3 other" in said(bob, "lab", "cat /etc/hosts")
+        assert "10.9.0." not in said(bob, "lab", "cat /etc/hosts; ip addr | grep -c 'inet 10.9' > /dev/null", "--rootfs", "busybox")
+    finally:
+        sudo(bob, "rm", "-f", "lab", "other")
+        sudo(bob, "net", "rm", "lan", check=True)
+
+
 def test_A19_nobody_else_learns_that_it_exists(bob: FakeHost) -> None:
     """Every verb says the same of it as of a pod that there never was, and /run tells no name.
 
