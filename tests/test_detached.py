@@ -207,13 +207,29 @@ sys.stdin.read()
 
 
 def test_E20_a_caller_that_never_waits_has_no_zombies(host: FakeHost) -> None:
-    """Pause, supervisor and member are nobody's defunct children. Red when: middle is not collected."""
+    """Pause, supervisor and member are nobody's defunct children; who waits on has none either: see the next test."""
     import subprocess
 
     caller = host.popen([sys.executable, "-c", _CARELESS, *NSBOX], stdin=subprocess.PIPE)
     assert caller.stdout is not None and caller.stdout.readline() == "done\n"
     assert ends(host, zombies)
     caller.communicate(timeout=10)
+
+
+def test_E20_who_waits_for_a_member_has_no_zombies(host: FakeHost) -> None:
+    """Neither a client nor a supervisor keeps the process that made the member and ended.
+
+    Red when: _learn_pid() of process.py does not wait for the middle.
+    """
+    import subprocess
+
+    create(host)
+    client = host.nsbox_popen("join", "t", "--", "sh", "-c", "echo up; read x", stdin=subprocess.PIPE)
+    assert client.stdout is not None and client.stdout.readline() == "up\n"
+    host.nsbox("join", "t", "-d", "--", "sleep", "300", check=True)
+    assert ends(host, zombies), zombies(host)
+    client.communicate("\n", timeout=10)
+    host.nsbox("rm", "-f", "t", check=True)
 
 
 def test_E20_orphans_in_a_pod_are_reaped(host: FakeHost) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 
 import pytest
@@ -243,12 +244,16 @@ _nsbox; printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def test_completions_are_scripts_that_complete(quiet):
-    """Red when: the template's case has no ;; or names no verb."""
+    """Red when: the template's case has no ;; or names no verb, choice or pod; a quote is left out of fish's."""
     for shell in ("bash", "zsh", "fish"):
         script = quiet.scratch / shell
         script.write_text(quiet.nsbox("completion", shell, check=True).stdout)
         if shutil.which(shell):
             quiet.run([shell, "-n", script], check=True)
+    # Their quoting is that of sh too, so it is looked at where there is no fish; zsh takes bash's after its head.
+    for line in (quiet.scratch / "fish").read_text().splitlines():
+        assert shlex.split(line)[:3] == ["complete", "-c", "nsbox"], line
+    assert (quiet.scratch / "zsh").read_text().endswith((quiet.scratch / "bash").read_text())
 
     def complete(*words):
         return quiet.run(
