@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakehost import NSBOX
 from faults import strace
-from inpod import detached, inside, pod
+from inpod import detached, inside, pod, python_path
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
@@ -41,11 +41,17 @@ def test_H15_where_proc_tells_of_others_nobody_is_taken_for_dead(host, setup):
         assert inside(host, "web", "hostname") == "web"
 
 
-def test_H15_a_proc_that_hides_the_processes_of_others_is_enough(host):
-    """Red when: a number that is not to be seen in /proc is taken for a missing /proc."""
-    with pod(host, "web") as pid:
-        done = within(host, "mount -t proc -o hidepid=2 none /proc", "ls", "--json")
-        assert (done.returncode, json.loads(done.stdout)[0]["status"], json.loads(done.stdout)[0]["pid"]) == (0, "running", pid)
+def test_H15_a_proc_that_hides_the_processes_of_others_is_enough(user_host):
+    """Red when: require_own_proc looks for /proc/1, which an ordinary user does not see there."""
+    def hidden(*words: str):
+        script = 'mount -t proc -o hidepid=2 none /proc; exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
+        return user_host.run(["unshare", "--mount", "sh", "-c", script, str(user_host.uid), *NSBOX, *words],
+                             user=0, env=user_host.environment())
+
+    with pod(user_host, "web") as pid:
+        row = json.loads(hidden("ls", "--json").stdout)[0]
+        assert (row["status"], row["pid"]) == ("running", pid)
+        assert hidden("join", "web", "--", "hostname").stdout == "web\n"
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
@@ -148,3 +154,27 @@ def test_J06_thousands_of_mounts_on_the_host_cost_little(host):
         host.run(["sh", "-c", "umount -l /run/many; rmdir /run/many"], check=True)
     assert many < few * 2 + 200, (few, many)
     assert took < 20.0, took
+
+
+def test_E18_a_pod_of_three_thousand_processes_ends_in_seconds(host):
+    """Red when: rm ends the members one after the other and waits for each."""
+    fork = ("import os, time\nfor _ in range(3000):\n    if os.fork() == 0:\n        time.sleep(1000)\n        os._exit(0)\n"
+            "print('there', flush=True)\ntime.sleep(1000)")
+    with pod(host, "crowd"):
+        client = host.nsbox_popen("join", "crowd", "--", python_path(), "-I", "-S", "-c", fork)
+        assert client.stdout.readline() == "there\n"
+        start = time.monotonic()
+        assert host.nsbox("rm", "--force", "crowd").returncode == 0
+        took = time.monotonic() - start
+        client.end()
+    assert took < 10.0, took  # half a second on a machine with nothing else to do
+
+
+def test_F13_a_program_as_PID_1_that_ignores_TERM_is_killed_after_the_grace(host):
+    """Red when: stop waits for PID 1 without end, or does not wait at all."""
+    with pod(host, "deaf", "--rootfs", "busybox", "--init", "sh -c 'trap : TERM; while :; do sleep 1; done'"):
+        start = time.monotonic()
+        assert host.nsbox("stop", "-t", "2", "deaf").returncode == 0
+        took = time.monotonic() - start
+        assert 2.0 <= took < 15.0, took
+        assert json.loads(host.nsbox("ls", "--json").stdout)[0]["status"] == "dead"

@@ -33,8 +33,8 @@ def asked(tool: Tool, keys: list[str] = KEYS) -> dict[str, Verdict]:
 
 @pytest.mark.parametrize("tool", [tool for tool in TOOLS if isinstance(tool, Nsbox)], ids=str)
 def test_nsbox_holds_every_generic_row(tool):
-    """Red when: any of its guards is taken away; the weak ones below are open. Tried with env=os.environ in
-    attach.py, and without close_range in it."""
+    """Red when: any of its guards is taken away: tried with os.environb in base_environment(), and without
+    close_range() in execute.py."""
     found = asked(tool)
     left = {key: verdict for key, verdict in found.items() if verdict.state not in ("held", "n/a")}
     admitted = {key for name, key in ADMITTED if name == tool.key}
