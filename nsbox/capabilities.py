@@ -25,6 +25,7 @@ OF_MEMBERS = frozenset({
 MOST = 64  # as many as capset(2) has room for
 EVERY = 2**MOST - 1  # those too that have no name yet
 SETPCAP = NAMES.index("SETPCAP")
+SYS_PTRACE = NAMES.index("SYS_PTRACE")
 
 
 class Rights(NamedTuple):

@@ -95,7 +95,8 @@ def _walk(tasks: dict[str, list[str]], task: str, tree: bool, found: dict[int, l
             continue
         mine.append(Seen(f"{name}({normal(args)})", code or result))
         if name in ("clone", "clone3"):
-            children.append((result, tree or name == "clone3" and "CLONE_PARENT" in args))
+            becomes_a_program = any(call.startswith("execveat(") for call in tasks.get(result, ()))  # a member
+            children.append((result, tree or name == "clone3" and "CLONE_PARENT" in args or becomes_a_program))
         if name in ("execve", "execveat") and not code:
             break  # from here on it is another program
     for child, of_tree in children:

@@ -47,8 +47,8 @@ def test_an_event_says_who_what_why_and_where_to_read(web):
     assert [one["number"] for one in events] == list(range(1, len(events) + 1))
     for one in events:
         assert one["who"] and one["why"] and one["man"].endswith(")") and one["text"].startswith(one["call"]), one
-    assert {one["who"] for one in events} == {"nsbox", "helper", "middle", "member"}
-    [setns] = [one for one in events if one["call"] == "setns" and one["who"] == "middle"]
+    assert {one["who"] for one in events} == {"nsbox", "helper", "member"}
+    [setns] = [one for one in events if one["call"] == "setns" and one["who"] == "member"]
     assert set(setns["moved"]) == {"uts", "ipc", "net", "pid"}
     assert "values" not in setns
 

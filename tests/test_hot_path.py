@@ -30,7 +30,7 @@ HEAVY = {
     "difflib",
 }
 # Room for what is needed, none for what creeps in: raise it only with a reason.
-MOST_MODULES_OF_NSBOX = 51
+MOST_MODULES_OF_NSBOX = 52
 MOST_MODULES_OF_OTHERS = 54
 
 PATHS = {

@@ -62,10 +62,10 @@ def test_A13_to_join_a_dead_pod_is_refused_with_a_clear_line(host, how):
 
 
 # Where the join stands when PID 1 is killed. The first process of strace to reach the call is held
-# there: in the second window setns has succeeded, and clone3 will say ENOMEM.
+# there: in the second window setns has succeeded, and the launcher's clone will say ENOMEM.
 WINDOWS = {
     "before setns": "inject=setns:delay_enter=1500000:when=1",
-    "between setns and clone3": "inject=clone3:delay_enter=1500000:when=1",
+    "between setns and clone": "inject=execveat:delay_enter=1500000:when=1",
     "before the root is changed": "inject=setsid:delay_enter=1500000:when=1",
     "before execve": "inject=prctl:delay_enter=1500000:when=1",
 }
@@ -95,17 +95,17 @@ def test_A13_a_pod_that_dies_in_the_midst_of_a_join(host, window):
 
 
 def test_A13_a_member_that_is_killed_before_it_was_told_to_go(host):
-    """Red when: process.spawn_in lets BrokenPipeError out, which the command takes for a lost reader."""
+    """Red when: spawn.spawn_in lets BrokenPipeError out, which the command takes for a lost reader."""
     done = host.python(
-        "import os\nfrom nsbox.errors import NsboxError\nfrom nsbox.linux import process\n"
+        "import os\nfrom nsbox.errors import NsboxError\nfrom nsbox.linux import spawn\n"
         "def kill(pid):\n    os.kill(pid, 9)\n    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
-        "try:\n    process.spawn_in(0, lambda: None, doing='try it', before_go=kill)\n"
+        "try:\n    spawn.spawn_in(0, lambda: None, doing='try it', before_go=kill)\n"
         "except NsboxError as err:\n    print(err)\n")
     assert done.stdout == "cannot try it: the new process was killed while it was set up\n", done.stderr
 
 
 # On x86_64 and on aarch64.
-NUMBERS = {"setns": (308, 268), "clone3": (435, 435), "setsid": (112, 157), "prctl": (157, 167)}
+NUMBERS = {"setns": (308, 268), "execveat": (322, 281), "setsid": (112, 157), "prctl": (157, 167)}
 
 
 def held_in(host, call):

@@ -73,7 +73,7 @@ def test_A17_no_lock_of_another_thread_blocks_a_call(host):
 
 
 def test_A17_the_library_never_forks_the_program(host):
-    """Red when: Pod.run calls process.spawn_in in the program."""
+    """Red when: Pod.run calls spawn.spawn_in in the program."""
     run(
         host,
         """

@@ -61,6 +61,17 @@ def assert_alive(host):
     assert status_of(host) == "running"
 
 
+# ---- A04: what it shows ----
+
+@pytest.mark.parametrize("options", [[], ["--userns"], ["--with", "user"]], ids=["root's", "--userns", "--with user"])
+def test_A04_nobody_in_the_pod_looks_into_the_interpreter_that_is_its_pause(host, remove, options):
+    """Nor copies or opens its program; from outside root joins. Red when: create._pid_one does not hide."""
+    host.nsbox("create", "web", "--rootfs", "busybox", "--pause", "python", *options, check=True)
+    said = inpod(host, "cd /proc/1; for link in exe cwd root fd/0 map_files/*; do readlink $link; done; cat environ maps; "
+                       "cp exe /tmp/x || (: >> exe) || echo closed").stdout
+    assert said == "closed\n", said
+
+
 # ---- F01 to F03: signals ----
 
 @rootless_too

@@ -70,6 +70,8 @@ class Hand:
 
     def fsconfig(self, told: Told) -> list[str]:
         fd, command, key, value = told.values[:4]
+        if key == "pidns":  # by hand one is in that namespace already, and it is its own
+            return []
         if command == fl.FSCONFIG_CMD_CREATE or fd not in self._new:
             return []
         place = told.places.get("3", "")

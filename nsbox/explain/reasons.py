@@ -32,6 +32,8 @@ def listed(words: Sequence[str]) -> str:
 
 _CHILDREN = {
     "middle": "a process with one thread: only in such a one is a raw clone3 or a setns safe",
+    "member": "a process with one thread, which sets the member up outside of the PID namespace, where nobody in "
+              "the pod sees it",
     "supervisor": "the member's parent, which outlives this command: it keeps the log and the exit status",
     "netlink": "a child enters the network namespace to be changed; this process stays where it is",
     "proxy": "the proxy of the pod's ports, which lives as long as the pod",
@@ -158,10 +160,17 @@ def why_signal(args: Sequence[Any], _doing: str) -> str:
     return f"{_SIGNALS.get(int(args[1]), 'a signal')}, {_PIDFD}"
 
 
-def why_execveat(args: Sequence[Any], _doing: str) -> str:
+MEMBER = "make the member"  # what execute.become() says that it is doing
+
+
+def why_execveat(args: Sequence[Any], doing: str) -> str:
     sealed = "from a sealed file in memory: no file of the host is behind /proc/PID/exe"
     if list(args[2]) == [b"pause"]:
         return f"become the pause, {sealed}"
+    if doing == MEMBER:
+        return (f"become the launcher, {sealed}. It makes the member, by clone(CLONE_PARENT), in the PID namespace: "
+                "there it is the first that can be seen, and executes the command, tried in each directory of its "
+                "PATH")
     return f"become the launcher, which executes the command (tried in each directory of its PATH), {sealed}"
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from ..errors import NsboxError
-from ..linux import mounts, syscalls
+from ..linux import mounts, spawn, syscalls
 from ..linux.flags import CloneFlag, MountFlag
 from ..pod import lifecycle, statedir, store
 
@@ -130,6 +130,7 @@ def _copy_file(name: str, mode: int, source_fd: int, target_fd: int) -> None:
 def leave(who: str) -> NoReturn:
     """In the place of the execve of a user's command: what comes after it is for the real run."""
     syscalls.listen(None)
+    spawn.stay_as_it()
     while who == "pause":  # a PID 1 stays, so that members can be told about too
         syscalls.close_range(3, cloexec_only=False)
         signal.pause()

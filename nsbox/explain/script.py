@@ -75,8 +75,8 @@ class Script:
             if self._is_inner(one.task):
                 if one.task in self._waiting:
                     yield from self._go(one.task)
-            elif one.call == "clone3":
-                if not one.values[0] & fl.CloneFlag.CLONE_FILES:
+            elif one.call == "clone3" or self._sets_itself_up(one.child):
+                if not _flags_of(one) & fl.CloneFlag.CLONE_FILES:
                     yield from self._birth(one)
             elif one.who != "middle" and not self._is_map(one):
                 yield from self._hand(one.task).lines(one)
@@ -89,7 +89,16 @@ class Script:
 
     def _is_inner(self, task: int) -> bool:
         """Whether what the process does is written down where it is born, or is of no account."""
-        return task in self._bearer and (self._bearer[task].call == "clone3" or self._is_inner(self._bearer[task].task))
+        if task not in self._bearer:
+            return False
+        bearer = self._bearer[task]
+        return bearer.call == "clone3" or self._sets_itself_up(task) or self._is_inner(bearer.task)
+
+    def _sets_itself_up(self, task: int) -> bool:
+        """Whether it was forked as it is and went to its namespaces by itself, as a member does."""
+        return task in self._bearer and self._bearer[task].call == "clone" and self._of[task][:1] != [] and (
+            self._of[task][0].who == "member"
+        )  # fmt: skip
 
     def _is_map(self, one: Told) -> bool:
         """Whether it writes the ids of a user namespace: that is done before the birth."""
@@ -105,10 +114,11 @@ class Script:
         who = child[0].who if child else "child"
         yield ""
         yield f"# ---- the {who}"
-        if clone.values[0] & fl.CloneFlag.CLONE_NEWUSER:
+        if _flags_of(clone) & fl.CloneFlag.CLONE_NEWUSER:
             yield from self._user_namespace(clone.result)
         way = self._way(clone)
-        body = [line for one in child for line in self._hand(clone.child).lines(one)]
+        steps = [one for one in child if one.call not in ("setns", "unshare")]
+        body = [line for one in steps for line in self._hand(clone.child).lines(one)]
         if who == "pause":
             yield from self._pause(clone, way, body)
         else:
@@ -123,9 +133,11 @@ class Script:
 
     def _way(self, clone: Told) -> str:
         """nsenter and unshare, up to where the child is."""
-        words, offsets, flags = [], "", clone.values[0]
-        for one in self._of[clone.task]:
-            if one.call == "setns":
+        words, offsets, flags = [], "", _flags_of(clone)
+        for one in self._of[clone.child if self._sets_itself_up(clone.child) else clone.task]:
+            if one.call == "unshare" and one.task == clone.child:
+                flags |= one.values[0]
+            elif one.call == "setns":
                 words.append(nsenter(one, lambda pid: self._names.get(pid, str(pid))))
             elif one.call == "write" and one.places["0"].endswith("timens_offsets"):
                 pairs = (line.split() for line in one.values[1].splitlines())
@@ -141,7 +153,7 @@ class Script:
         return " ".join(words)
 
     def _is_detached(self, clone: Told) -> bool:
-        bearer = self._bearer.get(clone.task)
+        bearer = clone if self._sets_itself_up(clone.child) else self._bearer.get(clone.task)
         return bearer is not None and bearer.who == "supervisor"
 
     def _pause(self, clone: Told, way: str, body: Sequence[str]) -> Iterator[str]:
@@ -155,7 +167,7 @@ class Script:
         yield f'(setsid {way} sh -c "$of_pause" || echo failed >&4) {_ASIDE} 2> "$steps/errors" &'
         yield from _SAID.split("\n")
         yield "pause=$said"
-        if clone.values[0] & fl.CloneFlag.CLONE_NEWUSER:
+        if _flags_of(clone) & fl.CloneFlag.CLONE_NEWUSER:
             yield 'kill "$holder"'
 
     def _go(self, task: int) -> Iterator[str]:
@@ -175,6 +187,11 @@ class Script:
             return
         yield from _file("member", ["set -eu", *steps, last])
         yield f'{way} sh -c "$of_member"{behind}'
+
+
+def _flags_of(clone: Told) -> int:
+    """CLONE_* of a clone3; a fork asks for no namespace."""
+    return int(clone.values[0]) if clone.call == "clone3" else 0
 
 
 def _file(name: str, lines: Sequence[str]) -> Iterator[str]:

@@ -34,13 +34,14 @@ _OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat
 _SETTING_UP = frozenset({"pause", "member"})
 # What a process is, by the function that made it, or by its file: the innermost that is known counts.
 _ROLES = {
-    "_pod_shm": "helper", "pod/supervise.py": "supervisor", "net/apart.py": "netlink", "net/proxy.py": "proxy",
+    "opened_by_child": "helper", "pod/supervise.py": "supervisor", "net/apart.py": "netlink", "net/proxy.py": "proxy",
     "net/pasta.py": "pasta", "pod/netnat.py": "guard", "pod/member.py": "member", "pod/create.py": "pause",
 }  # fmt: skip
-_MIDDLE = "linux/process.py"
+_MIDDLE = "spawn_in"
 _FD_PATH = b"/proc/self/fd/"
+_proc_fd = -1  # the /proc that the command is in: one that came later may not know us
 _PIDFD = "anon_inode:[pidfd]"
-_readlink = os.readlink
+_readlink, _open = os.readlink, os.open
 
 
 class Told(NamedTuple):
@@ -112,7 +113,11 @@ class Teller(syscalls.Listener):
         os.close(log_fd)
         os.pwrite(self._log_fd, bytes(_LINES_AT), 0)
         self._out, self._leave = out, leave
-        self.fds = (self._log_fd, *(out.fds if out is not None else ()))
+        global _proc_fd
+        proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _proc_fd = out_of_the_way(proc_fd)
+        os.close(proc_fd)
+        self.fds = (self._log_fd, _proc_fd, *(out.fds if out is not None else ()))
         self._task, self._who = self._next(_TASKS_AT) - 1, "nsbox"
         self._bearing, self._child = "", -1
         self._where, self._goal = namespaces.ids_of("self"), dict[str, int]()
@@ -301,7 +306,7 @@ def _role(bearing: str) -> str:
     while frame is not None:
         code = frame.f_code
         file = "/".join(code.co_filename.split("/")[-2:])
-        if bearing == "clone" and file == _MIDDLE:
+        if bearing == "clone" and code.co_name == _MIDDLE:
             return "middle"
         if (role := _ROLES.get(code.co_name) or _ROLES.get(file)) is not None:
             return role
@@ -317,7 +322,7 @@ def _here() -> dict[str, int]:
     for kind in namespaces.KINDS:
         for name in (f"{kind.name}_for_children", kind.name):
             try:
-                found[kind.name] = os.stat(f"/proc/self/ns/{name}").st_ino
+                found[kind.name] = os.stat(f"self/ns/{name}", dir_fd=_proc_fd).st_ino
                 break
             except OSError:
                 continue
@@ -349,10 +354,10 @@ def _places(call: str, args: Sequence[Any], opened: Mapping[int, str]) -> dict[s
 def _behind(fd: object) -> str:
     """The path that the kernel has for a descriptor, "pidfd:4711" for a pidfd, or ""."""
     try:
-        place = _readlink(f"/proc/self/fd/{fd}")
+        place = _readlink(f"self/fd/{fd}", dir_fd=_proc_fd)
         if place != _PIDFD:
             return place
-        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        with open(_open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_proc_fd), "rb") as file:
             return "pidfd:" + next(line.split()[1].decode() for line in file if line.startswith(b"Pid:"))
     except (OSError, StopIteration):
         return ""

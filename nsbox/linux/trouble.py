@@ -68,6 +68,19 @@ def scene() -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+_proc_fd: int | None = None
+
+
+def see_by(proc_fd: int) -> None:
+    """From here on the caller looks at itself by this /proc: the one at /proc may be of a pod it is not in."""
+    global _proc_fd
+    _proc_fd = proc_fd
+
+
+def _place(path: str) -> tuple[str, int | None]:
+    return (path, None) if _proc_fd is None else (path.removeprefix("/proc/"), _proc_fd)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (int, str)) or value is None:
         return value
@@ -76,7 +89,8 @@ def _plain(value: Any) -> Any:
 
 def _read_some(path: str) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        name, proc_fd = _place(path)
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd)
     except OSError:
         return ""
     try:
@@ -94,7 +108,8 @@ def _read_some(path: str) -> str:
 
 def _link(path: str) -> str:
     try:
-        return os.readlink(path)
+        name, proc_fd = _place(path)
+        return os.readlink(name, dir_fd=proc_fd)
     except OSError:
         return ""
 
@@ -111,7 +126,8 @@ def _behind(fd: int) -> str:
 def mount_of(path: str) -> str:
     """The number that mountinfo has for the mount that a directory is in."""
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        name, proc_fd = _place(path)
+        fd = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=proc_fd)
     except OSError:
         return ""
     try:

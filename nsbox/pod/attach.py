@@ -144,13 +144,11 @@ def _run_on_pty(target: Target, spec: MemberSpec, fds: tuple[int, int, int]) -> 
         master, slave = _open_pty_inside()
         terminal.copy_window_size(fds[0], slave)
         socket.send_fds(theirs, [b"m"], [master])
-        errors_fd = os.dup(fds[2])
-        terminal.make_controlling(slave)
-        return (0, 1, 2 if os.isatty(errors_fd) else errors_fd)  # 2>FILE is kept
+        return (slave, slave, slave if os.isatty(fds[2]) else os.dup(fds[2]))  # 2>FILE is kept
 
     with ours:
         with theirs:
-            started = member.start(target, spec, open_inside, terminal=True, before_go=_hold_signals)
+            started = member.start(target, spec, open_inside, on_terminal=True, before_go=_hold_signals)
         master = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)[1][0]
     relays = [
         relay.Relay(fds[0], master, is_input=True, eof_byte=_EOF_BYTE),

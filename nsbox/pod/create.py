@@ -1,6 +1,6 @@
 """Making a pod: intent, namespaces, mounts, pause, record. And undoing what was cut off.
 
-caller                        pause-to-be (see process.spawn_in)
+caller                        pause-to-be (see spawn.spawn_in)
   write the intent, lock held
   clone3 --------------------> waits
   write its identity and maps
@@ -18,9 +18,10 @@ import time
 from typing import TYPE_CHECKING, Callable, NoReturn
 
 from .. import capabilities
+from ..capabilities import SYS_PTRACE
 from ..errors import NsboxError, PodExists
 from ..filters import PodFilter
-from ..linux import mounts, namespaces, process, syscalls
+from ..linux import mounts, namespaces, process, spawn, syscalls
 from ..net import loopback
 from ..privilege import attributes, rights, seccomp
 from ..spec import POD_KINDS, PodSpec, RootSpec
@@ -206,10 +207,12 @@ def _start(
     else:
         calls = confine.calls_of_pause(record, interpreter=_is_interpreter(spec))
     maker_pidfd = process.open_pid(os.getpid()) if spec.die_with_parent else -1
+    # Without that right we could not look at it either.
+    hidden = _is_interpreter(spec) and os.geteuid() == 0 and rights.own() >> SYS_PTRACE & 1 == 1
     try:
-        started = process.spawn_in(
+        started = spawn.spawn_in(
             namespaces.flags_of(kinds - entered),
-            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls),
+            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls, hidden),
             doing=f"create pod {spec.name!r}",
             prepare=prepare,
             before_go=write_identity,
@@ -228,9 +231,13 @@ def _start(
 
 def _pid_one(
     spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool, become: confine.Become | None,
-    calls: seccomp.Program | None,
+    calls: seccomp.Program | None, hidden: bool,
 ) -> NoReturn:
-    """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program."""
+    """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program.
+
+    Args:
+        hidden: where it stays the interpreter, nobody inside can look into it without CAP_SYS_PTRACE on the host.
+    """
     os.setsid()
     rights.leave_session_keyring()  # first of all: what is opened and mounted later keeps it alive, too
     attributes.drop_groups()
@@ -261,6 +268,8 @@ def _pid_one(
     rights.require(keep, doing)  # said now, and not to the first member
     confine.confine(capabilities.NOTHING, doing)
     if program_fd < 0:
+        if hidden:
+            attributes.hide_from_others()
         execute.stay_as_pause(hold.main, null_fd, calls)
     execute.become_pause(program_fd, null_fd, calls)
 

@@ -37,6 +37,7 @@ class World(NamedTuple):
         host_net: it is in the host's network, over which its user namespace may have no right.
         sysctls: settings of the kernel to be written, as in PodSpec.
         masked: parts of /proc and /sys are read-only or covered.
+        pid_of_children: the PID namespace is the one that its children are born in, not its own.
     """
 
     fresh_proc: bool = True
@@ -45,6 +46,7 @@ class World(NamedTuple):
     host_net: bool = False
     sysctls: tuple[tuple[str, str], ...] = ()
     masked: bool = True
+    pid_of_children: bool = False
 
 
 def mount_dev(root_fd: int, world: World) -> int:

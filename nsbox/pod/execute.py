@@ -7,7 +7,7 @@ import signal
 from typing import Callable, Mapping, NamedTuple, NoReturn, Sequence
 
 from ..errors import EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, CommandError, NsboxError, hint_for
-from ..linux import process, syscalls
+from ..linux import process, spawn, syscalls
 from ..linux.flags import F_ADD_SEALS, F_SEAL_ALL
 from ..privilege import attributes, seccomp
 from . import launch
@@ -50,7 +50,7 @@ def become_pause(program_fd: int, null_fd: int, calls: seccomp.Program | None) -
     _take_stdio((null_fd, null_fd, null_fd))
     process.reset_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-    process.about_to_exec()
+    spawn.about_to_exec()
     _load(calls)
     syscalls.execveat(program_fd, [b"pause"], [])
     raise AssertionError("execveat returned")
@@ -59,13 +59,13 @@ def become_pause(program_fd: int, null_fd: int, calls: seccomp.Program | None) -
 def stay_as_pause(main: Callable[[], NoReturn], null_fd: int, calls: seccomp.Program | None) -> NoReturn:
     """Be the pause as the interpreter that we are: for reading along, and for other machines.
 
-    Ten megabytes, and /proc/1/exe is the host's interpreter: for whoever may look into this process,
-    and it is then that file's own mode which keeps it from being written to.
+    Ten megabytes, and /proc/1/exe is the host's interpreter, for whoever may look into this process: where root
+    made the pod, a member with CAP_SYS_PTRACE and no user namespace; else who is that user on the host anyway.
     """
     _take_stdio((null_fd, null_fd, null_fd))
     process.reset_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-    process.about_to_exec()
+    spawn.about_to_exec()
     _load(calls)
     syscalls.close_range(3, cloexec_only=False)  # an end of file, as an execve would give
     main()
@@ -84,14 +84,17 @@ class Launcher(NamedTuple):
 
 
 def launcher(
-    argv: Sequence[bytes], env: Mapping[bytes, bytes], calls: seccomp.Program | None
+    argv: Sequence[bytes], env: Mapping[bytes, bytes], calls: seccomp.Program | None, what: int = 0
 ) -> Launcher | None:
     """The program for :func:`become`, which loads the filter `calls`; None on a machine that has none.
 
     Made while the caller still is who made the pod: then the kernel lets nobody in there look into
     the process that runs it, whatever rights he has over the pod's user namespace.
+
+    Args:
+        what: launch.CLONE and so on; with that for spawn.spawn_last(), else for spawn_in().
     """
-    built = launch.program(_candidates(argv[0], env), filter=calls)
+    built = launch.program(_candidates(argv[0], env), what, calls)
     if built is None:
         return None
     fd = _program_in_memory("launch", built.image)
@@ -119,13 +122,16 @@ def become(
     _take_stdio(stdio)
     process.reset_signals()
     if launcher is None:
-        process.about_to_exec()
+        spawn.about_to_exec()
         _load(calls)
         raise refusal(argv[0], _try_all(argv, env))
-    os.pwrite(launcher.fd, launch.descriptors(process.hand_over_report()), launcher.descriptors_at)
+    ends = spawn.hand_over()
+    os.pwrite(launcher.fd, launch.descriptors(*ends), launcher.descriptors_at)
     _seal(launcher.fd)
     attributes.read_as_others_do()  # it may be executed only, and so is hidden from its start on
-    process.about_to_exec()
+    spawn.about_to_exec()
+    if len(ends) > 1:
+        syscalls.purpose = "make the member"
     raise refusal(argv[0], _try_launcher(launcher.fd, argv, env))
 
 

@@ -1,26 +1,31 @@
 """A member: a process in the namespaces of a target, with the target's root or its own.
 
-client (outside)              member-to-be (see process.spawn_in)
+client                     who sets it up (outside too)      member
   open target and sources
-  fork, setns, clone3 -------> waits
-  go ------------------------> own mounts or the target's root, work directory
-                               execve the command
+  fork ------------------> setns
+                           own mounts or the target's root
+                           user, rights, work directory
+                           becomes the launcher ----------> born in the PID namespace
+  go -----------------------------------------------------> executes the command
   is its parent: waits, forwards signals, copies the terminal
+
+So nobody in the pod ever sees a process that is nsbox: see spawn.spawn_last. A member with a PID namespace
+of its own, where nobody is to see anything, sets itself up in there, as on a machine that has no launcher:
+see spawn.spawn_in.
 """
 
 import errno
 import os
-import signal
 from typing import Callable, NamedTuple, NoReturn
 
 from ..errors import NsboxError, PodDead, PodNotFound, SpecError
-from ..linux import mounts, namespaces, process, syscalls
-from ..linux.flags import CloneFlag
+from ..linux import mounts, namespaces, process, spawn, syscalls, terminal
 from ..net import loopback
 from ..privilege import attributes, rights, seccomp
 from ..spec import MemberSpec, RootSpec
-from . import confine, devices, execute, rootfs, statedir, store
+from . import confine, devices, execute, launch, rootfs, statedir, store
 from .environment import base_environment
+from .places import O_PATH_DIR
 from .record import PodRecord
 from .target import Plan, Target, dead, identity_in, plan
 
@@ -41,15 +46,21 @@ class Joining(NamedTuple):
     hostname: str
     stdio: Stdio
     client_pidfd: int
-    terminal: bool
+    on_terminal: bool
     become: confine.Become | None
     launcher: execute.Launcher | None
     identity: tuple[int, int] | None
     calls: seccomp.Program | None
+    proc_fd: int
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is set up outside of the PID namespace that it is to be born in."""
+        return self.launcher is not None and "pid" in self.plan.enter
 
 
 def start(
-    target: Target, spec: MemberSpec, stdio: Stdio, *, detached: bool = False, terminal: bool = False,
+    target: Target, spec: MemberSpec, stdio: Stdio, *, detached: bool = False, on_terminal: bool = False,
     before_go: Callable[[int], None] | None = None,
 ) -> process.Spawned:  # fmt: skip
     """Start a member as a child of the caller; return when its command has been executed.
@@ -58,7 +69,7 @@ def start(
 
     Args:
         detached: it outlives the caller.
-        terminal: its environment says what terminal it is on.
+        on_terminal: its stdin is one, which becomes that of its session; its environment says so.
         before_go: gets its host PID before it does anything.
 
     Raises:
@@ -80,9 +91,10 @@ def start(
         target, spec, todo, spec.root, sources,
         _pod_shm(target, todo) if own_root else -1,
         spec.hostname or (target.pod.hostname if target.pod else ""),
-        stdio, -1 if detached else process.open_pid(os.getpid()), terminal,
+        stdio, -1 if detached else process.open_pid(os.getpid()), on_terminal,
         confine.becoming(spec.user),
-        execute.launcher(spec.argv, base_environment(spec.env), calls), identity, calls,
+        execute.launcher(spec.argv, base_environment(spec.env), calls, _what(todo, detached, on_terminal)),
+        identity, calls, os.open("/proc", O_PATH_DIR),
     )  # fmt: skip
     try:
         if target.pod is None or store.is_lent(target.pod):
@@ -94,9 +106,17 @@ def start(
     finally:
         if sources is not None:
             sources.close()
-        for fd in (joining.shm_fd, joining.client_pidfd, joining.launcher.fd if joining.launcher else -1):
+        launcher_fd = joining.launcher.fd if joining.launcher else -1
+        for fd in (joining.shm_fd, joining.client_pidfd, launcher_fd, joining.proc_fd):
             if fd >= 0:
                 os.close(fd)
+
+
+def _what(todo: Plan, detached: bool, on_terminal: bool) -> int:
+    """What the launcher does besides executing the command."""
+    if "pid" not in todo.enter:
+        return 0
+    return launch.CLONE | (0 if detached else launch.DIE_WITH_PARENT) | (launch.TERMINAL if on_terminal else 0)
 
 
 def _has_names(pod: PodRecord, todo: Plan) -> bool:
@@ -140,7 +160,8 @@ def _check(target: Target, spec: MemberSpec) -> None:
 def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process.Spawned:
     target = joining.target
     try:
-        return process.spawn_in(
+        start_it = spawn.spawn_last if joining.outside else spawn.spawn_in
+        return start_it(
             namespaces.flags_of(joining.plan.new),
             lambda: _become_member(joining),
             doing=f"join {target.label}",
@@ -159,8 +180,9 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
 
 
 def _enter_namespaces(target: Target, todo: Plan) -> None:
-    # Those in the pod see the member-to-be from its birth on: they shall find nothing in it of the
-    # caller's memory and files, and not open the interpreter that it runs until it is another program.
+    # Whoever sees the member-to-be, as those in a PID namespace of its own, or the owner of the user
+    # namespace on the host, shall find nothing in it of the caller's memory and files, and not open the
+    # interpreter that it runs until it is another program.
     attributes.hide_arguments(b"nsbox")
     attributes.hide_from_others()
     if os.geteuid() == 0:
@@ -185,25 +207,17 @@ def _pod_shm(target: Target, todo: Plan) -> int:
     """
     if "ipc" not in todo.enter or "mnt" not in target.kinds:
         return -1
-    slot_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # its number is where the copy lands
-    pid = syscalls.clone3(CloneFlag.CLONE_FILES, signal.SIGCHLD)
-    if pid == 0:
-        status = 1
-        try:
-            process.seal_imports()
-            namespaces.join(target.pidfd, frozenset({"mnt"}) | ({"user"} & target.kinds))
-            if target.root_fd >= 0:  # of a chrooted target: else this would be the host's /dev/shm
-                _change_root(target.root_fd)
-            copy_fd = mounts.open_mount_of_root("/dev/shm")
-            os.dup2(copy_fd, slot_fd, inheritable=False)
-            os.close(copy_fd)
-            status = 0
-        finally:
-            os._exit(status)
-    if os.waitpid(pid, 0)[1] == 0:
-        return slot_fd
-    os.close(slot_fd)
-    return -1
+
+    def copy() -> int:
+        namespaces.join(target.pidfd, frozenset({"mnt"}) | ({"user"} & target.kinds))
+        if target.root_fd >= 0:  # of a chrooted target: else this would be the host's /dev/shm
+            _change_root(target.root_fd)
+        return mounts.open_mount_of_root("/dev/shm")
+
+    try:
+        return spawn.opened_by_child(copy)
+    except OSError:
+        return -1
 
 
 def _become_member(joining: Joining) -> NoReturn:
@@ -211,7 +225,7 @@ def _become_member(joining: Joining) -> NoReturn:
     spec, todo = joining.spec, joining.plan
     os.setsid()
     rights.leave_session_keyring()  # first of all: what is opened and mounted later keeps it alive, too
-    attributes.drop_groups()
+    attributes.drop_groups(joining.proc_fd)
     if joining.identity is not None:
         attributes.become(*joining.identity)
     attributes.hide_from_others()  # again: a change of user may have undone it
@@ -223,13 +237,15 @@ def _become_member(joining: Joining) -> NoReturn:
         loopback.bring_up()
     null_fd = _enter_root(joining)
     stdio = joining.stdio(null_fd)
+    if joining.on_terminal and not joining.outside:  # else the launcher does it, in the member's session
+        terminal.make_controlling(stdio[0])
     keep = confine.of_member(joining.target.pod, spec, _is_chrooted(joining.target, spec))
     home = confine.confine(
         keep, f"join {joining.target.label}", joining.become,
-        parent_pidfd=joining.client_pidfd, terminal_fd=stdio[0] if joining.terminal else -1,
+        parent_pidfd=joining.client_pidfd, terminal_fd=stdio[0] if joining.on_terminal else -1,
     )  # fmt: skip
     _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
-    env = base_environment(spec.env, terminal=joining.terminal, home=home)
+    env = base_environment(spec.env, terminal=joining.on_terminal, home=home)
     execute.become(spec.argv, env, stdio, joining.launcher, joining.calls)
 
 
@@ -248,6 +264,7 @@ def _enter_root(joining: Joining) -> int:
     privileged = joining.spec.rights.privileged or pod is not None and pod.rights.privileged
     fresh = devices.World(
         "pid" in todo.new, "ipc" in todo.new, joining.shm_fd, on_host, masked=not privileged,
+        pid_of_children=joining.outside,
     )  # fmt: skip
     if joining.sources is not None and joining.root is not None and joining.root.path:
         return rootfs.enter(joining.root, joining.sources, fresh)

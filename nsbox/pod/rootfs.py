@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from ..errors import NsboxError
-from ..linux import mounts, process, syscalls
+from ..linux import mounts, process, spawn, syscalls
 from ..linux.flags import MountAttr, MountFlag
 from ..privilege import masks
 from ..spec import RootSpec, Tmpfs, Volume
@@ -147,7 +147,10 @@ def _attach_root(root: RootSpec, sources: Sources) -> int:
 
 def _mount_proc(root_fd: int, world: devices.World) -> int:
     try:
-        proc_fd = mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS)
+        if world.pid_of_children:
+            proc_fd = step("mount proc on /proc", _mount_proc_of_children, own_directory(root_fd, "/proc"))
+        else:
+            proc_fd = mount_at(root_fd, "/proc", "proc", {}, NOTHING_RUNS)
     except NsboxError as err:
         if isinstance(err.__cause__, PermissionError):
             err.hint = "a /proc that is masked, as inside most containers, forbids a new one"
@@ -157,6 +160,23 @@ def _mount_proc(root_fd: int, world: devices.World) -> int:
 
         settings.write(proc_fd, world.sysctls)
     return proc_fd
+
+
+def _mount_proc_of_children(place_fd: int) -> int:
+    """A /proc of the PID namespace that our children are born in: an option since Linux 6.17.
+
+    Before, a child has to make it, which is in there for a moment, hidden as we are.
+    """
+    options = {"pidns": "/proc/self/ns/pid_for_children"}
+    try:
+        mount_fd = mounts.new_filesystem("proc", options, NOTHING_RUNS)
+    except OSError as err:
+        if err.errno != errno.EINVAL:
+            raise
+        mount_fd = spawn.opened_by_child(lambda: mounts.new_filesystem("proc", {}, NOTHING_RUNS))
+    mounts.attach(mount_fd, place_fd)
+    os.close(place_fd)
+    return mount_fd
 
 
 def _mount_sys(root_fd: int, world: devices.World) -> int:

@@ -81,17 +81,20 @@ def read_as_others_do() -> None:
     prctl.cap_effective.drop("dac_override", "dac_read_search")
 
 
-def drop_groups() -> None:
+def drop_groups(proc_fd: int | None = None) -> None:
     """Leave the caller's supplementary groups behind. See setgroups(2).
 
     In a user namespace that denies setgroups(2) they cannot be dropped, and must not be:
     a group may be what a file's mode denies something to. Nor in one that maps no group yet.
     See user_namespaces(7).
+
+    Args:
+        proc_fd: a /proc that the caller is in, if that is not so of the one at /proc.
     """
     try:
         os.setgroups([])
     except PermissionError:
-        if os.getgroups() and _read("setgroups") != b"deny" and _read("gid_map"):
+        if os.getgroups() and _read("setgroups", proc_fd) != b"deny" and _read("gid_map", proc_fd):
             raise
 
 
@@ -119,13 +122,14 @@ def acting_for(uid: int, gid: int, action: Callable[[], T]) -> T:
         os.setegid(old_gid)
 
 
-def _read(name: str) -> bytes:
+def _read(name: str, proc_fd: int | None) -> bytes:
     """A file of ours in /proc; nothing where the /proc here is that of another PID namespace.
 
     As bytes: the decoder would be imported, by now from the pod's root.
     """
     try:
-        fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        path = f"/proc/self/{name}" if proc_fd is None else f"self/{name}"
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd)
     except OSError:
         return b""
     try:
