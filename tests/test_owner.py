@@ -59,7 +59,8 @@ def about(host: FakeHost, name: str) -> dict:
 def test_A19_the_owner_joins_without_sudo(bob: FakeHost) -> None:
     """By name and by PID, with and without a state directory of his own; root of the pod is nobody outside.
 
-    Red when: userns.make does not act for the owner, or the pause's memfd cannot be read in the pod.
+    Red when: userns.make does not act for the owner, or the pause's memfd cannot be read in the pod; take() of the
+    map leaves out what root lent, or asks for a state directory.
     """
     pid = make(bob, "lab")
     for target in ("lab", str(pid)):
@@ -70,6 +71,8 @@ def test_A19_the_owner_joins_without_sudo(bob: FakeHost) -> None:
     script = "for kind in user pid net mnt; do readlink /proc/self/ns/$kind; done"
     ours = [os.readlink(f"/proc/{bob.host_pid(pid)}/ns/{kind}") for kind in ("user", "pid", "net", "mnt")]
     assert said(bob, "lab", script).split() == ours
+    for env in ({}, NOWHERE):
+        assert "\npod lab\n" in bob.nsbox("map", "lab", "--only", "matrix", check=True, env=env).stdout
     status = Path(f"/proc/{bob.host_pid(pid)}/status").read_text()
     assert f"Uid:\t{FIXED}\t{FIXED}\t{FIXED}\t{FIXED}\n" in status
     assert about(bob, "lab")["userns_owner"] == {"uid": UID, "name": str(UID)}

@@ -206,10 +206,40 @@ def test_an_ordinary_user_and_his_pods(user_host):
     user_host.nsbox("rm", "--force", "one", "two", check=True)
 
 
+def test_an_ordinary_users_own_process_has_the_same_root_and_shm(user_host):
+    """Although he has no right to go to a root, which is the one that he has.
+
+    Red when: go_to_root in why/sides.py lets the refused chroot(2) be the answer.
+    """
+    inside = start(user_host)
+    assert set(check(user_host, inside, inside, pids=(inside, inside)).values()) == {"same"}
+    end(user_host, inside)
+
+
 def test_somebody_elses_process_is_refused(user_host):
     """Red when: open_side in why/sides.py guesses."""
-    done = user_host.nsbox("why", "1", str(os.getpid()), user=UID)
-    assert done.returncode == 125 and "as root" in done.stderr or "cannot find" in done.stderr
+    own = start(user_host)
+    for words in (("1", str(own)), (str(own), "1")):
+        done = user_host.nsbox("why", *words)
+        assert done.returncode == 125 and done.stdout == "" and "cannot look at process 1: " in done.stderr, done
+        assert "try as root" in done.stderr
+    end(user_host, own)
+
+
+def test_what_could_not_be_told_is_not_said_to_be_apart(monkeypatch, capsys):
+    """Red when: run in cli/why.py counts whatever is not the same as not shared."""
+    from types import SimpleNamespace
+
+    from nsbox.cli import why as verb
+    from nsbox.why import sides, verdict
+
+    rows = [verdict.Row("pid", "same", "same", "", True, "", ""), verdict.Row("net", "different", "", "", None, "", ""),
+            verdict.Row("shm", "", "", "cannot be tried", None, "", "")]  # fmt: skip
+    monkeypatch.setattr(sides, "open_side", lambda word: SimpleNamespace(found=SimpleNamespace(close=lambda: None)))
+    monkeypatch.setattr(verdict, "compare", lambda a, b: rows)
+    assert verb.run(SimpleNamespace(a="1", b="2", json=False)) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "1 and 2 share: pid", "and do not share: net", "not to be told: shm"]
 
 
 def test_a_probe_that_disagrees_is_shouted(monkeypatch, capsys):

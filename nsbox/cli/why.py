@@ -44,9 +44,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([row._asdict() for row in rows], indent=2))
         return 0
     together = [row.kind for row in rows if (row.relation or row.proved) == "same"]
-    not_so = [row.kind for row in rows if row.kind not in together]
+    untold = [row.kind for row in rows if not (row.relation or row.proved)]
+    not_so = [row.kind for row in rows if row.kind not in (*together, *untold)]
     print(f"{text.printable(f'{args.a} and {args.b}')} share: {' '.join(together) or 'nothing'}")
-    print(f"and do not share: {' '.join(not_so) or 'nothing'}\n")
+    print(f"and do not share: {' '.join(not_so) or 'nothing'}")
+    print(f"not to be told: {' '.join(untold)}\n" if untold else "")
     for row in rows:
         _print(row, args.a, args.b)
     return 0

@@ -16,7 +16,7 @@ from typing import Any, Callable
 from ..errors import NsboxError
 from ..linux import discovery, process, procfs
 from ..linux.world import Namespace, World
-from ..pod import portfile, store
+from ..pod import portfile, store, target
 from ..pod.record import PodRecord
 from . import groups, letters
 
@@ -32,9 +32,10 @@ def take(earlier: Picture | None = None, *, nets: bool = True) -> Picture:
         nets: look into the network namespaces too, which takes longest.
     """
     world = discovery.discover()
-    pods = [entry.record for entry in store.entries() if entry.record and entry.status == "running"]
+    pods = [one.record for one in store.entries(missing_ok=True) if one.record and one.status == "running"]
     ports = portfile.of_pods([record.name for record in pods])
-    formed = list(groups.form(world, pods, frozenset(one.proxy.pid for one in ports.values() if one.proxy)))
+    proxies = frozenset(one.proxy.pid for one in ports.values() if one.proxy)
+    formed = list(groups.form(world, pods + target.lent(), proxies))
     named = letters.assign(world, [pid for group in formed for pid in group["pids"]], earlier)
     return {
         "format": FORMAT,

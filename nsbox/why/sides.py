@@ -56,9 +56,17 @@ class Side(NamedTuple):
         namespaces.join(self.found.pidfd, wanted)
 
     def go_to_root(self) -> None:
-        """Take its own root directory, once in its mount namespace."""
-        if self.found.root_fd >= 0:
+        """Take its own root directory, once in its mount namespace.
+
+        An ordinary user has no right to, and needs none where it is the root that we have.
+        """
+        if self.found.root_fd < 0:
+            return
+        try:
             mounts.chroot_into(self.found.root_fd)
+        except PermissionError:
+            if _place(self.found.root_fd) != _place(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)):
+                raise
 
 
 def open_side(word: str) -> Side:
@@ -93,6 +101,12 @@ def fdinfo(proc_fd: int, fd: int, key: str) -> int:
     """A number of /proc/self/fdinfo, by a /proc that was opened before. See proc_pid_fdinfo(5)."""
     with open(os.open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd), "rb") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(key.encode() + b":"))
+
+
+def _place(fd: int) -> tuple[int, int, int]:
+    """Which directory is open, and by which mount."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino, fdinfo(os.open("/proc", os.O_PATH | os.O_CLOEXEC), fd, "mnt_id")
 
 
 def between(join_a: Join, make: Callable[[], Made], join_b: Join, look: Look) -> Any:
