@@ -75,9 +75,12 @@ def test_the_matrix_shows_each_process_with_letter_and_shape(host):
 
 
 def test_without_colour_or_unicode_nothing_is_lost(host):
-    """Red when: a shape is told by its colour alone; or a character is printed that the locale has not."""
+    """Red when: a shape is told by its colour alone; or a character is printed that the locale has not, though
+    Python would write it in the locale C.
+    """
     with pod(host, "web") as pause:
-        for words, env in ((["--ascii"], {}), ([], {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})):
+        unlike = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        for words, env in ((["--ascii"], {}), ([], unlike), ([], {"LANG": "C"}), ([], {"LC_ALL": "POSIX"}), ([], {"LANG": None})):
             lines, rows = matrix(host, *words, env=env)
             assert all(line.isascii() for line in lines), lines
             assert rows[pause] == [".A", "*B", "*B", "*B", "*B", "*B", ".A", ".A"]

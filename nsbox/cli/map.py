@@ -152,12 +152,20 @@ def _write(answer: str, path: str | None) -> None:
 
 # ---- text ----
 
+def _is_unicode() -> bool:
+    """Whether the caller's locale says so; Python itself writes UTF-8 in the locale C too. See locale(7)."""
+    env = dict(os.environ)
+    if sys.flags.utf8_mode:
+        env.pop("LC_CTYPE", None)  # Python may have put it there
+    said = env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "C"
+    return "utf" in said.lower() and (sys.stdout.encoding or "").lower().startswith("utf")
+
+
 def text_of(seen: "View", args: argparse.Namespace) -> str:
     """The parts that are asked for, as lines with the escapes that stdout wants."""
     from ..show import pieces, rows, terminal, text, trees, unread
 
-    can_do_more = (sys.stdout.encoding or "").lower().startswith("utf")
-    style = terminal.Style(pieces.terminal_width(), not args.ascii and can_do_more)
+    style = terminal.Style(pieces.terminal_width(), not args.ascii and _is_unicode())
     parts: list[list[pieces.Line]] = []
     if seen.earlier and args.diff:
         from ..show import changes

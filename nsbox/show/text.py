@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Sequence
 
+_LAST_COLUMN_MIN = 8
 _SHELL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_")
 
 
@@ -47,21 +48,28 @@ def clock(seconds: float) -> str:
 def table(
     titles: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str] = frozenset()
 ) -> list[str]:
-    """Lines of aligned columns: as wide as the terminal on stdout, and whole for a pipe."""
+    """Lines of aligned columns: as wide as the terminal on stdout, and whole for a pipe.
+
+    Where the terminal is too narrow the last column is cut, and says so; a number is never cut.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[printable(cell) for cell in row] for row in rows]
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(titles):
-        last = number == len(titles) - 1
-        grid.add_column(title, justify="right" if title in right else "left", no_wrap=True,
-                         overflow="ellipsis" if last else "ignore")  # fmt: skip
-    for row in rows:
-        grid.add_row(*(Text(printable(cell)) for cell in row))
+        last = number == len(titles) - 1  # the only one that may be narrower than what is in it
+        grid.add_column(title, justify="right" if title in right else "left", no_wrap=not last)
+    for row in cells:
+        grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     console = Console(highlight=False, soft_wrap=False)
     if not os.isatty(sys.stdout.fileno()):
         console = Console(highlight=False, width=1 << 14)
+    least = sum(max(map(cell_len, column)) + 2 for column in list(zip(titles, *cells))[:-1]) + _LAST_COLUMN_MIN
+    if console.width < least:
+        console = Console(highlight=False, width=least)  # a line goes on in the terminal's next one
     with console.capture() as captured:
         console.print(grid)
     return [line.rstrip() for line in captured.get().splitlines()]
