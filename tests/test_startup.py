@@ -62,7 +62,7 @@ import os, signal, sys
 class Hit:
     def find_spec(self, name, path=None, target=None):
         if name == module: os.kill(os.getpid(), signal.SIGINT)
-if sys.argv[1] == "ignored": signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "ignored" else signal.default_int_handler)
 module = sys.argv[2]
 sys.meta_path.insert(0, Hit())
 sys.argv[1:] = ["ls", "-q"]
