@@ -23,6 +23,9 @@ CALLS = "trace=open,openat,openat2,execve,execveat,chroot,pivot_root,setns,clone
 ENTERING = re.compile(r"(chroot|pivot_root)\(.*= 0$|setns\([^)]*CLONE_NEWNS.*= 0$")
 LAUNCHER = re.compile(r'execveat\(\d+, "", (?!\["pause"\])')
 OPENING = re.compile(r'open(?:at|at2)?\((?:[^",]*, )?"([^"]*)"')
+# A failure says what the process looked like, by the /proc that it had opened outside.
+OWN_PROC = re.compile(r'openat\(AT_FDCWD, "/proc", [^)]*\) = (\d+)$')
+BY_OWN_PROC = re.compile(r'openat\((\d+), "self/')
 # What nsbox has to open inside: directories to go to, null for stdio, the multiplexor of the pty.
 ALLOWED = {"/", ".", "..", "dev", "dev/shm", "/dev/shm", "null", "/dev/null", "/dev/pts/ptmx", "/dev/ptmx",
            "/proc", "/dev/mqueue", "/nonexistent"}
@@ -55,7 +58,7 @@ def calls_of(log):
 
 def opened_inside(log):
     """(what was opened, what was executed) by tasks of nsbox that were in another root by then."""
-    inside, done, opened, executed, parent = set(), set(), [], [], None
+    inside, done, opened, executed, parent, own_procs = set(), set(), [], [], None, set()
     known = set()
     for task, call in calls_of(log):
         if task not in known:
@@ -68,6 +71,10 @@ def opened_inside(log):
             continue
         elif ENTERING.match(call):
             inside.add(task)
+        elif task not in inside and (found := OWN_PROC.match(call)):
+            own_procs.add(found[1])
+        elif task in inside and (found := BY_OWN_PROC.match(call)) and found[1] in own_procs:
+            continue
         elif task in inside and LAUNCHER.match(call):
             continue
         elif task in inside and call.startswith("exec"):
