@@ -96,9 +96,9 @@ class Script:
 
     def _sets_itself_up(self, task: int) -> bool:
         """Whether it was forked as it is and went to its namespaces by itself, as a member does."""
-        return task in self._bearer and self._bearer[task].call == "clone" and self._of[task][:1] != [] and (
-            self._of[task][0].who == "member"
-        )  # fmt: skip
+        forked = task in self._bearer and self._bearer[task].call == "clone"
+        calls = self._of.get(task, [])  # a child that only asks tells nothing
+        return forked and calls != [] and calls[0].who == "member"
 
     def _is_map(self, one: Told) -> bool:
         """Whether it writes the ids of a user namespace: that is done before the birth."""
