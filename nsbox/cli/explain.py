@@ -12,6 +12,7 @@ from ..errors import NsboxError, SpecError
 from ..explain import text
 from ..explain.teller import Teller, Told
 from ..linux import doors, syscalls
+from ..net import doors as network
 from ..privilege import doors as rights
 from . import clean, options
 
@@ -111,7 +112,7 @@ def _screen(args: argparse.Namespace) -> text.Screen | None:
 
 @contextlib.contextmanager
 def _listening(teller: Teller) -> Iterator[None]:
-    doors.open_doors(rights.DOORS)
+    doors.open_doors((*rights.DOORS, *network.all_of()))
     syscalls.listen(teller)
     try:
         yield

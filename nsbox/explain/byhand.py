@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..linux import flags as fl
+from . import iproute
 from .teller import Told
 
 _ATTRIBUTES = {
@@ -26,6 +27,8 @@ UNSHARE = {
     fl.CloneFlag.CLONE_NEWIPC: "--ipc", fl.CloneFlag.CLONE_NEWNET: "--net", fl.CloneFlag.CLONE_NEWCGROUP: "--cgroup",
     fl.CloneFlag.CLONE_NEWTIME: "--time", fl.CloneFlag.CLONE_NEWNS: "--mount",
 }  # fmt: skip
+_END = "END_OF_RULES"
+_IN_A_ROOT = frozenset({"pause", "member"})  # where there may be no sysctl(8)
 _LOWER_FD = 9  # the largest number that every shell can redirect
 
 
@@ -45,17 +48,18 @@ class Hand:
 
     Args:
         name_of: how a PID is written.
+        place_of: how a path is written.
 
     Attributes:
         chrooted: the directory that chroot(2) was called for; a shell cannot follow there.
     """
 
-    def __init__(self, name_of: Callable[[int], str] = str) -> None:
+    def __init__(self, name_of: Callable[[int], str] = str, place_of: Callable[[str], str] = shlex.quote) -> None:
         self.chrooted = ""
         self._new: dict[int, Mount] = {}
         self._lower_fd = -1
         self._stands_in = ""
-        self._name_of = name_of
+        self._name_of, self._place_of = name_of, place_of
 
     def lines(self, told: Told) -> list[str]:
         """The commands that stand for this call, after what was told before; often none yet."""
@@ -115,7 +119,7 @@ class Hand:
             if made.fstype == "tmpfs":  # about to cover the rootfs, which the overlay needs below it
                 self._lower_fd = target_fd
                 before = [f"exec {_LOWER_FD}< {shlex.quote(target)}"]
-        return [*before, *_mount(made, target)]
+        return [*before, *_mount(made, target, self._place_of)]
 
     def mount(self, told: Told) -> list[str]:
         target, flags = told.values[1], told.values[3]
@@ -175,6 +179,8 @@ class Hand:
         return [f"unshare {' '.join(word for flag, word in UNSHARE.items() if told.values[0] & flag)} ..."]
 
     def setns(self, told: Told) -> list[str]:
+        if told.net:  # by a file that has no name: back to where the command is, or again to where somebody is
+            return [f"nsenter --target {self._name_of(told.net[1])} --net ..."] if told.net[1] else []
         return [f"{nsenter(told, self._name_of)} ..."]
 
     def sethostname(self, told: Told) -> list[str]:
@@ -186,7 +192,24 @@ class Hand:
     def ioctl(self, told: Told) -> list[str]:
         return ["ip link set lo up"] if "SIOCSIFFLAGS" in told.text else []
 
+    # ---- networks ----
+
+    def sendto(self, told: Told) -> list[str]:
+        return [self._within(told, line) for line in iproute.lines(self._with_names(told))]
+
+    def _with_names(self, told: Told) -> Told:
+        """The same, and the process whose network gets the other end of a cable by its name."""
+        netns = int(told.places.get("netns", 0))
+        return told._replace(places={**told.places, "netns": self._name_of(netns)}) if netns > 0 else told
+
+    def _within(self, told: Told, line: str) -> str:
+        """A command in the network namespace in which it was done."""
+        pid = told.net[1] if told.net else 0
+        return f"nsenter --target {self._name_of(pid)} --net {line}" if pid > 0 else line
+
     def execve(self, told: Told) -> list[str]:
+        if len(told.values) > 3:
+            return [_program(*told.values)]
         _, argv, env = told.values
         root = f"chroot {shlex.quote(self.chrooted)} " if self.chrooted else ""
         return [f"exec {root}env -i {' '.join(map(shlex.quote, (*env, *argv)))}"]
@@ -196,13 +219,30 @@ class Hand:
         return [] if argv == ["pause"] else self.execve(told._replace(values=["", argv, env]))
 
     def write(self, told: Told) -> list[str]:
+        place = told.places.get("0", "")
+        if told.net and told.who not in _IN_A_ROOT:
+            key = place.removeprefix("/proc/sys/")
+            return [self._within(told, f"sysctl -qw {shlex.quote(f'{key}={told.values[1]}')}")]
         return [f"{printf(told.values[1])} > {shlex.quote(told.places.get('0', '?'))}"]
+
+    def pwrite64(self, told: Told) -> list[str]:
+        appends = ">>" if told.values[3] else ">"
+        return [f"{printf(told.values[1])} {appends} {self._place_of(told.places['0'])}"]
+
+    def sendmsg(self, told: Told) -> list[str]:
+        return ["# the pod's proxy is asked by its socket, which no command speaks to"]
 
     def pidfd_send_signal(self, told: Told) -> list[str]:
         return [f"kill -{_signal(told.values[1])} {self._name_of(pid_of(told.places['0']))}"]
 
     def kill(self, told: Told) -> list[str]:
         return [f"kill -{_signal(told.values[1])} -- {told.values[0]}"]
+
+
+def _program(_path: str, argv: list[str], _env: list[str], given: str) -> str:
+    """A program that nsbox runs, and what it reads."""
+    line = shlex.join([os.path.basename(argv[0]), *argv[1:]])
+    return f"{line} <<'{_END}'\n{given}{_END}" if given else line
 
 
 def pid_of(place: str) -> int:
@@ -224,10 +264,10 @@ def printf(text: str) -> str:
     return f"printf '%s\\n' {' '.join(map(shlex.quote, lines))}"
 
 
-def _mount(made: Mount, target: str) -> list[str]:
+def _mount(made: Mount, target: str, place_of: Callable[[str], str]) -> list[str]:
     where = shlex.quote(target)
     if not made.fstype:
-        bound = [f"mount --{'r' * made.recursive}bind {shlex.quote(made.source)} {where}"]
+        bound = [f"mount --{'r' * made.recursive}bind {place_of(made.source)} {where}"]
         return bound + ([_remount(made, target)] if made.attributes else [])
     # "ro" in the options would make the file system read-only, and not this mount of it.
     options = [word for bit, word in _ATTRIBUTES.items() if made.attributes & bit and word != "ro"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..linux import flags as fl
+from . import netlink, netreasons
 from . import reasons as why_
 from . import symbols as sym
 
@@ -20,7 +21,7 @@ class Call(NamedTuple):
 
     Attributes:
         args: how each argument is written.
-        man: where to read, as "setns(2)".
+        man: where to read, as "setns(2)", or who can say that.
         why: what it is for, or who can say that; see reasons.py.
         form: the arguments, where they are not simply in a row.
         plumbing: a step on the way to another call: --step does not wait for it.
@@ -28,7 +29,7 @@ class Call(NamedTuple):
     """
 
     args: tuple[sym.Show, ...]
-    man: str
+    man: str | Why
     why: str | Why
     form: str = ""
     plumbing: bool = False
@@ -53,7 +54,7 @@ _AT = _bits(AT_EMPTY_PATH=fl.AT_EMPTY_PATH, AT_RECURSIVE=int(fl.OpenTreeFlag.AT_
 _COMMAND = sym.choice({fl.FSCONFIG_SET_FLAG: "FSCONFIG_SET_FLAG", fl.FSCONFIG_SET_STRING: "FSCONFIG_SET_STRING",
                        fl.FSCONFIG_CMD_CREATE: "FSCONFIG_CMD_CREATE"})  # fmt: skip
 _SEALS = _bits(F_SEAL_SEAL=1, F_SEAL_SHRINK=2, F_SEAL_GROW=4, F_SEAL_WRITE=8)
-_SOCKET = _bits(SOCK_STREAM=1, SOCK_DGRAM=2, SOCK_CLOEXEC=0o2000000)
+_SOCKET = _bits(SOCK_STREAM=1, SOCK_DGRAM=2, SOCK_CLOEXEC=0o2000000, SOCK_NONBLOCK=0o4000)
 
 _PROCESSES = {
     "clone": Call((_TEXT, sym.flags({**sym.CLONE, 17: "SIGCHLD"})), "clone(2), fork(2)", why_.why_clone,
@@ -68,8 +69,7 @@ _PROCESSES = {
                         "the hostname of the new UTS namespace; the host's stays"),
     "setdomainname": Call((_TEXT, _NUMBER), "setdomainname(2), uts_namespaces(7)",
                           "the domain name of the new UTS namespace, of --sysctl; the host's stays"),
-    "execve": Call((_TEXT, sym.words, sym.environment), "execve(2)",
-                   "become the user's program; descriptors marked close-on-exec are closed"),
+    "execve": Call((_TEXT, sym.words, sym.environment), netreasons.man_of_program, netreasons.why_execve),
     "execveat": Call((_FD, _TEXT, sym.words, sym.environment, _AT), "execveat(2)",
                      why_.why_execveat),
     "pidfd_open": Call((_NUMBER, _NUMBER), "pidfd_open(2)",
@@ -94,16 +94,19 @@ _RIGHTS = {
                    "the capabilities that the process has from here on",
                    form="{{version=_LINUX_CAPABILITY_VERSION_3, pid=0}}, "
                         "{{effective={}, permitted={}, inheritable={}}}"),
-    "prlimit64": Call((_NUMBER, str, str, _TEXT), "prlimit(2), core(5)",
-                      "no core file, which would hold the program's memory"),
+    "prlimit64": Call((_NUMBER, str, str, _TEXT), "prlimit(2), core(5)", why_.why_limit),
     "keyctl": Call((str, _TEXT), "keyctl(2), session-keyring(7)",
                    "a session keyring of its own: the keys of who called nsbox stay outside"),
     "seccomp": Call((sym.choice({fl.SECCOMP_SET_MODE_FILTER: "SECCOMP_SET_MODE_FILTER"}), _NUMBER, _NUMBER),
                     "seccomp(2)", "from here on the kernel asks this program about every system call, for good",
                     form="{}, {}, {{len={}}}"),
-    "write": Call((_FD, _TEXT, _NUMBER), "user_namespaces(7), proc(5)", why_.why_write, fds=(0,)),
+    "write": Call((_FD, _TEXT, _NUMBER), why_.man_of_file, why_.why_write, fds=(0,)),
 }  # fmt: skip
 
+_NAMES = {
+    "pwrite64": Call((_FD, _TEXT, _NUMBER, _NUMBER), "pwrite(2), hosts(5), resolv.conf(5)",
+                     "the names that a pod finds: a file that is mounted into it, rewritten in place", fds=(0,)),
+}
 _MOUNTS = {
     "mount": Call((_TEXT, _TEXT, _TEXT, sym.flags(sym.MOUNT), _TEXT), "mount(2), mount_namespaces(7)", why_.why_mount),
     "umount2": Call((_TEXT, _bits(MNT_DETACH=fl.MNT_DETACH)), "umount2(2), pivot_root(2)",
@@ -148,12 +151,21 @@ _FILES = {
                   "seal the file: nobody can change these bytes any more", plumbing=True, fds=(0,)),
     "close_range": Call((_NUMBER, _NUMBER, _bits(CLOSE_RANGE_CLOEXEC=fl.CLOSE_RANGE_CLOEXEC)), "close_range(2)",
                         why_.why_close_range, plumbing=True),
-    "socket": Call((sym.choice({2: "AF_INET"}), _SOCKET, sym.choice({0: "IPPROTO_IP"})), "socket(2), netdevice(7)",
-                   "a socket to ask the network namespace by", plumbing=True),
     "ioctl": Call((_FD, sym.choice(sym.IOCTLS), str), "netdevice(7), ioctl_tty(2)", why_.why_ioctl, fds=(0,)),
 }  # fmt: skip
 
-CALLS: Mapping[str, Call] = {**_PROCESSES, **_RIGHTS, **_MOUNTS, **_FILES}
+_NETWORK = {
+    "socket": Call((sym.choice(sym.FAMILIES), _SOCKET, sym.protocol), "socket(2), netdevice(7)",
+                   "a socket to ask the network namespace by", plumbing=True),
+    "bind": Call((_FD, _NUMBER, sym.socket_address), "bind(2), ip(7)", netreasons.why_bind, form="{0}, {2}"),
+    "listen": Call((_FD, _NUMBER), "listen(2)", "from here on clients can connect; they wait to be accepted"),
+    "sendmsg": Call((_FD, sym.io_vector, sym.integers), "sendmsg(2), unix(7)", netreasons.why_sendmsg,
+                    form="{0}, {{msg_iov={1}, SCM_RIGHTS={2}}}, 0"),
+    "sendto": Call((_FD, netlink.written), netreasons.man_of_message, netreasons.why_message),
+    "vfork": Call((), "vfork(2)", "a child that becomes a program at once", plumbing=True),
+}  # fmt: skip
+
+CALLS: Mapping[str, Call] = {**_PROCESSES, **_RIGHTS, **_MOUNTS, **_FILES, **_NAMES, **_NETWORK}
 _READING = ("PR_GET", "PR_CAPBSET_READ")
 
 
@@ -163,6 +175,14 @@ def is_told(call: str, args: Sequence[Any]) -> bool:
         return int(args[1]) in sym.IOCTLS
     if call == "fcntl":
         return int(args[1]) in sym.FCNTLS
+    if call == "socket":
+        return args[0] in sym.FAMILIES
+    if call == "bind":
+        return bool(args[1] != sym.AF_NETLINK)
+    if call == "sendto":
+        return netlink.parse(args[1]) is not None
+    if call == "sendmsg":
+        return bytes(args[1]).startswith((b'{"do": "add"', b'{"do": "remove"'))
     return not (call == "capget" or call == "prctl" and str(args[0]).startswith(_READING))
 
 
@@ -184,6 +204,14 @@ def _written(call: str, known: Call, args: Sequence[Any]) -> str:
     if call == "prctl":
         shown[1:2] = [sym.prctl_argument(shown[0], arg) for arg in args[1:2]]
     return f"{call}({known.form.format(*shown) if known.form else ', '.join(shown)})"
+
+
+def man(call: str, args: Sequence[Any], place: str) -> str:
+    """Where to read about it; of a write to a file, `place`."""
+    known = CALLS.get(call)
+    if known is None:
+        return f"{call}(2)"
+    return known.man if isinstance(known.man, str) else known.man(args, place)
 
 
 def why(call: str, args: Sequence[Any], doing: str) -> str:

@@ -56,10 +56,10 @@ class Plan:
 
     def _signal(self, pid: int, signum: int, condition: str = "") -> None:
         shown = catalogue.written("pidfd_send_signal", (0, signum, None, 0)).replace("(0,", f"(pidfd of {pid},")
-        call = catalogue.CALLS["pidfd_send_signal"]
         why = catalogue.why("pidfd_send_signal", (0, signum), "")
+        man = catalogue.man("pidfd_send_signal", (0, signum), "")
         why = f"{condition}: {why}" if condition else why
         self.told.append(
-            Told(len(self.told) + 1, 0, "nsbox", "pidfd_send_signal", shown, 0, "", condition, why, call.man,
+            Told(len(self.told) + 1, 0, "nsbox", "pidfd_send_signal", shown, 0, "", condition, why, man,
                  [0, int(signum), None, 0], {"0": f"pidfd:{pid}"})
         )  # fmt: skip

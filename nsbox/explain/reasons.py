@@ -136,17 +136,32 @@ def why_prctl(args: Sequence[Any], doing: str) -> str:
     return _PRCTLS.get(str(args[0]), doing)
 
 
+def why_limit(args: Sequence[Any], _doing: str) -> str:
+    if args[1] == "RLIMIT_NOFILE":
+        return "a descriptor for each client that may come"
+    return "no core file, which would hold the program's memory"
+
+
 _ONCE = "as INSIDE OUTSIDE COUNT; can be written once"
 _FILES = {
     "uid_map": f"which users the new user namespace knows, {_ONCE}",
     "gid_map": f"which groups the new user namespace knows, {_ONCE}",
     "setgroups": "needed before an ordinary user may write gid_map: a group may be what denies him something",
     "timens_offsets": "how far the clocks are shifted; only while nobody is in the namespace",
+    "accept_ra": "believe no router advertisement that comes by this link: who sends one would become the router",
+    "ip_forward": "whether this host forwards packets between its links: without it no pod reaches out",
 }
 
 
 def why_write(_args: Sequence[Any], path: str) -> str:
     return _FILES.get(path.rpartition("/")[2], "a setting of the kernel")
+
+
+def man_of_file(_args: Sequence[Any], path: str) -> str:
+    """Where to read about a file of the kernel's."""
+    if path.startswith("/proc/sys/"):
+        return "sysctl(8), ip(7)" if path.startswith("/proc/sys/net/") else "sysctl(8), proc(5)"
+    return "user_namespaces(7), proc(5)"
 
 
 _SIGNALS = {

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from ..linux import flags as fl
+from .aside import Aside
 from .byhand import UNSHARE, Hand, nsenter, printf
 from .teller import Told
 
@@ -62,6 +63,10 @@ class Script:
         self._hands: dict[int, Hand] = {}
         self._runs = False  # a command in the foreground, whose status is the script's
         self._waiting: set[int] = set()  # tasks that were born and wait for a word
+        bound = {one.places.get("0", "") for one in self._told if one.call == "open_tree"}
+        written = dict.fromkeys(one.places["0"] for one in self._told if one.call == "pwrite64")
+        # Files of nsbox's own that are mounted: by hand they lie elsewhere.
+        self._files = {path: f'"$steps/{number}"' for number, path in enumerate(written) if path in bound}
 
     def lines(self, command: str, user: str) -> Iterator[str]:
         """The script.
@@ -71,6 +76,9 @@ class Script:
             user: whose rights it took: "root", or "yourself".
         """
         yield from _HEAD.format(command=command, user=user).split("\n")
+        if self._files:
+            yield 'chmod 711 "$steps"; export steps'
+        aside = Aside(self._told, self._name)
         for one in self._told:
             if self._is_inner(one.task):
                 if one.task in self._waiting:
@@ -78,7 +86,9 @@ class Script:
             elif one.call == "clone3" or self._sets_itself_up(one.child):
                 if not _flags_of(one) & fl.CloneFlag.CLONE_FILES:
                     yield from self._birth(one)
-            elif one.who != "middle" and not self._is_map(one):
+            elif one.call == "clone":
+                yield from aside.lines(self._of.get(one.child, ()))
+            elif not self._is_aside(one.task) and not self._is_map(one):
                 yield from self._hand(one.task).lines(one)
         for task in sorted(self._waiting):
             yield from self._go(task)
@@ -105,7 +115,14 @@ class Script:
         return one.call == "write" and _MAP.match(one.places.get("0", "")) is not None
 
     def _hand(self, task: int) -> Hand:
-        return self._hands.setdefault(task, Hand(lambda pid: self._names.get(pid, str(pid))))
+        return self._hands.setdefault(task, Hand(self._name, lambda path: self._files.get(path) or shlex.quote(path)))
+
+    def _name(self, pid: int) -> str:
+        return self._names.get(pid, str(pid))
+
+    def _is_aside(self, task: int) -> bool:
+        """Whether it is a child for a moment, or a helper that stays: in aside.py, or of no account."""
+        return task in self._bearer and self._bearer[task].call == "clone"
 
     # ---- births ----
 
@@ -138,7 +155,7 @@ class Script:
             if one.call == "unshare" and one.task == clone.child:
                 flags |= one.values[0]
             elif one.call == "setns":
-                words.append(nsenter(one, lambda pid: self._names.get(pid, str(pid))))
+                words.append(nsenter(one, self._name))
             elif one.call == "write" and one.places["0"].endswith("timens_offsets"):
                 pairs = (line.split() for line in one.values[1].splitlines())
                 offsets = " --time" + "".join(f" --{clock} {shift}" for clock, shift, _ in pairs)

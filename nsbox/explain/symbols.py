@@ -41,6 +41,8 @@ _OPEN = {os.O_RDWR: "O_RDWR", os.O_WRONLY: "O_WRONLY", os.O_CLOEXEC: "O_CLOEXEC"
          os.O_DIRECTORY: "O_DIRECTORY", os.O_NOFOLLOW: "O_NOFOLLOW", os.O_CREAT: "O_CREAT", os.O_EXCL: "O_EXCL",
          os.O_NONBLOCK: "O_NONBLOCK"}  # fmt: skip
 IOCTLS = {0x8914: "SIOCSIFFLAGS", 0x4004_5431: "TIOCSPTLCK", 0x5441: "TIOCGPTPEER", 0x540E: "TIOCSCTTY"}
+AF_UNIX, AF_NETLINK = 1, 16
+FAMILIES = {2: "AF_INET", 10: "AF_INET6"}
 FCNTLS = {fl.F_ADD_SEALS: "F_ADD_SEALS"}
 
 
@@ -97,6 +99,27 @@ def flags(table: Mapping[int, str], none: str = "0") -> Show:
 def choice(table: Mapping[int, str]) -> Show:
     """One of a table of numbers."""
     return lambda value: table.get(int(value), str(int(value)))
+
+
+def protocol(value: int) -> str:
+    """The last argument of socket(2)."""
+    return {0: "IPPROTO_IP"}.get(value, str(value))
+
+
+def socket_address(value: Sequence[Any]) -> str:
+    """Address and port, as Python has them, and the size of their struct."""
+    if isinstance(value, str):
+        return f"{{sa_family=AF_UNIX, sun_path={text(value)}}}, {len(os.fsencode(value)) + 3}"
+    address, port = value[:2]
+    if len(value) > 2:
+        return (f'{{sa_family=AF_INET6, sin6_port=htons({port}), sin6_flowinfo=htonl({value[2]}), '
+                f'inet_pton(AF_INET6, "{address}", &sin6_addr), sin6_scope_id={value[3]}}}, 28')  # fmt: skip
+    return f'{{sa_family=AF_INET, sin_port=htons({port}), sin_addr=inet_addr("{address}")}}, 16'
+
+
+def io_vector(value: object) -> str:
+    """What is sent in one piece."""
+    return f"[{{iov_base={text(value)}, iov_len={len(value) if isinstance(value, bytes) else '?'}}}]"
 
 
 def open_flags(value: int) -> str:

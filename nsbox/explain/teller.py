@@ -21,16 +21,16 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ..errors import NsboxError
 from ..linux import doors, namespaces, syscalls
-from . import catalogue, symbols
+from . import catalogue, symbols, where
 
 _NUMBER_BYTES = 8
 _CALLS_AT, _TASKS_AT, _ANSWER_AT, _LINES_AT = (_NUMBER_BYTES * at for at in range(4))
 _HIGH_FDS = (200, 60, 16)
-_BEARING = frozenset({"clone", "clone3"})
+_BEARING = frozenset({"clone", "clone3", "vfork"})
 _MOVING = frozenset({"setns", "unshare"})
 _EXECUTING = frozenset({"execve", "execveat"})
 # Told of a process that makes a root. What others do to directories is nsbox's own bookkeeping.
-_OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "openat", "chdir"})
+_OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "fchmod", "openat", "chdir"})
 _SETTING_UP = frozenset({"pause", "member"})
 # What a process is, by the function that made it, or by its file: the innermost that is known counts.
 _ROLES = {
@@ -38,10 +38,6 @@ _ROLES = {
     "net/pasta.py": "pasta", "pod/netnat.py": "guard", "pod/member.py": "member", "pod/create.py": "pause",
 }  # fmt: skip
 _MIDDLE = "spawn_in"
-_FD_PATH = b"/proc/self/fd/"
-_proc_fd = -1  # the /proc that the command is in: one that came later may not know us
-_PIDFD = "anon_inode:[pidfd]"
-_readlink, _open = os.readlink, os.open
 
 
 class Told(NamedTuple):
@@ -59,6 +55,8 @@ class Told(NamedTuple):
         places: what is behind the descriptors among them, by their position: a path, "pidfd:4711".
         child: the task that it gave birth to, or -1.
         moved: for each kind of namespace that changed, the inode numbers before and after.
+        net: of what is done to a network, the inode number of the network namespace, and a process that
+            is in it: 0 if that is the command itself, as it began.
     """
 
     number: int
@@ -75,6 +73,7 @@ class Told(NamedTuple):
     places: dict[str, str]
     child: int = -1
     moved: dict[str, list[int]] = {}
+    net: list[int] = []
 
 
 class Out(Protocol):
@@ -113,17 +112,17 @@ class Teller(syscalls.Listener):
         os.close(log_fd)
         os.pwrite(self._log_fd, bytes(_LINES_AT), 0)
         self._out, self._leave = out, leave
-        global _proc_fd
         proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _proc_fd = out_of_the_way(proc_fd)
+        where.proc_fd = out_of_the_way(proc_fd)
         os.close(proc_fd)
-        self.fds = (self._log_fd, _proc_fd, *(out.fds if out is not None else ()))
+        self.fds = (self._log_fd, where.proc_fd, *(out.fds if out is not None else ()))
         self._task, self._who = self._next(_TASKS_AT) - 1, "nsbox"
         self._bearing, self._child = "", -1
         self._where, self._goal = namespaces.ids_of("self"), dict[str, int]()
         self._unshown: Told | None = None
         self._executing, self._places = 0, dict[str, str]()
         self._opened: dict[int, str] = {}  # where openat2 led to, for when there is no /proc that knows us
+        self._networks = where.Networks(self._where.get("net", 0))
         os.register_at_fork(after_in_child=self._born)
 
     # ---- what the listener of the system calls hears ----
@@ -131,13 +130,15 @@ class Teller(syscalls.Listener):
     def begin(self, call: str, args: tuple[object, ...]) -> None:
         if not self._hears(call, args):
             return
-        self._places = _places(call, args, self._opened)  # now: afterwards there may be no /proc to ask
+        self._places = where.places(call, args, self._opened)  # now: afterwards there may be no /proc to ask
+        if call == "sendto":
+            self._places |= self._networks.links(args)
         if self._out is not None and self._out.asks(call, self._who) and not self._read(_ANSWER_AT):
             self._ask(self._out, self._told(0, call, args, 0, 0))
         if call in _BEARING:
             self._bearing, self._child = _role(call), self._next(_TASKS_AT) - 1
         if call == "setns":
-            self._goal = _goal(*args)
+            self._goal = where.goal(*args)
         if call in _EXECUTING:
             self._executing = self._tell(call, args, 0, 0)
             if self._leave is not None and not _is_pause(args):
@@ -154,7 +155,10 @@ class Teller(syscalls.Listener):
         if call == "openat2" and not code:
             self._opened[result] = self._places["0"].rstrip("/") + str(args[1])
         if call in _MOVING and not code:
-            self._tell_move(number, self._goal if call == "setns" else _here())
+            self._tell_move(number, self._goal if call == "setns" else where.here())
+            self._networks.entered(self._where.get("net", 0), self._places.get("0", ""))
+        if call == "vfork" and not code:
+            self._tell_program(args)
         self._bearing, self._child = "", -1
 
     def close(self) -> None:
@@ -194,9 +198,17 @@ class Teller(syscalls.Listener):
         if self._log_fd < 0 or not self._bearing:
             return
         self._task, self._who, self._bearing, self._child = self._child, self._bearing, "", -1
-        self._tell_move(0, _here())
+        self._tell_move(0, where.here())
 
     # ---- telling ----
+
+    def _tell_program(self, args: tuple[object, ...]) -> None:
+        """A program was started, and hears nobody: its execve is told for it."""
+        argv, env, given = args
+        task, who = self._task, self._who
+        self._task, self._who, self._bearing, self._child = self._child, _program(argv), "", -1
+        self._tell("execve", (argv[0], argv, env, given), 0, 0)  # type: ignore[index]
+        self._task, self._who = task, who
 
     def _tell(self, call: str, args: tuple[object, ...], result: int, code: int, number: int = 0) -> int:
         try:
@@ -213,13 +225,13 @@ class Teller(syscalls.Listener):
         return number
 
     def _told(self, number: int, call: str, args: tuple[object, ...], result: int, code: int) -> Told:
-        known = catalogue.CALLS.get(call)
         doing = self._bearing or syscalls.purpose
         places = self._places
+        net = self._networks.of(call, args, places, self._where.get("net", 0))
         return Told(
             number, self._task, self._who, call, catalogue.written(call, args), result,
             symbols.errno_name(code) if code else "", doing, catalogue.why(call, args, doing or places.get("0", "")),
-            known.man if known else f"{call}(2)", [_plain(arg) for arg in args], places, self._child,
+            catalogue.man(call, args, places.get("0", "")), [_plain(arg) for arg in args], places, self._child, {}, net,
         )  # fmt: skip
 
     def _tell_move(self, number: int, now: Mapping[str, int]) -> None:
@@ -302,6 +314,8 @@ def _is_pause(args: Sequence[Any]) -> bool:
 
 def _role(bearing: str) -> str:
     """What the process is that is being born here, seen by who called."""
+    if bearing == "vfork":
+        return "child"
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
@@ -316,51 +330,8 @@ def _role(bearing: str) -> str:
     return "child"
 
 
-def _here() -> dict[str, int]:
-    """Where this process is; for PID and time where its next child will be. Empty where there is no /proc."""
-    found = {}
-    for kind in namespaces.KINDS:
-        for name in (f"{kind.name}_for_children", kind.name):
-            try:
-                found[kind.name] = os.stat(f"self/ns/{name}", dir_fd=_proc_fd).st_ino
-                break
-            except OSError:
-                continue
-    return found
-
-
-def _goal(fd: Any, flags: Any) -> dict[str, int]:
-    """Where setns(2) leads to: of a pidfd the namespaces of that process, else that of the file."""
-    names = {kind.name for kind in namespaces.KINDS if kind.flag & flags}
-    try:
-        place = _behind(fd)
-        if not place.startswith("pidfd:"):
-            return {name: os.fstat(fd).st_ino for name in names}
-        found = namespaces.ids_of(place.removeprefix("pidfd:"))
-        return {name: number for name, number in found.items() if name in names}
-    except (OSError, ValueError):
-        return {}
-
-
-def _places(call: str, args: Sequence[Any], opened: Mapping[int, str]) -> dict[str, str]:
-    """What is behind the descriptors among the arguments, by position."""
-    known = catalogue.CALLS.get(call)
-    places = {str(at): _behind(args[at]) or opened.get(args[at], "") for at in (known.fds if known else ())}
-    if call == "fsconfig" and isinstance(args[3], bytes) and args[3].startswith(_FD_PATH):
-        places["3"] = _behind(int(args[3].removeprefix(_FD_PATH)))
-    return places
-
-
-def _behind(fd: object) -> str:
-    """The path that the kernel has for a descriptor, "pidfd:4711" for a pidfd, or ""."""
-    try:
-        place = _readlink(f"self/fd/{fd}", dir_fd=_proc_fd)
-        if place != _PIDFD:
-            return place
-        with open(_open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_proc_fd), "rb") as file:
-            return "pidfd:" + next(line.split()[1].decode() for line in file if line.startswith(b"Pid:"))
-    except (OSError, StopIteration):
-        return ""
+def _program(argv: Any) -> str:
+    return str(argv[0]).rpartition("/")[2]
 
 
 def _plain(value: Any) -> Any:

@@ -113,8 +113,10 @@ class Screen:
     def _by_hand(self, told: Told) -> None:
         for line in self._hand.lines(told):
             if line != self._line:
-                shown = _spelled_out(line)  # whole, to be copied
+                first, *more = line.split("\n") if told.is_of_nsbox else [line]  # a program, and what it reads
+                shown = _spelled_out(first)  # whole, to be copied
                 self._print([" " * _MARGIN + (shown if shown.startswith("#") else f"$ {shown}")])
+                self._print([" " * _MARGIN + "> " + _spelled_out(one.expandtabs(4)) for one in more])
             self._line = line
 
     def moved(self, told: Told) -> None:

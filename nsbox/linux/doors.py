@@ -23,6 +23,7 @@ Shown = Callable[..., "Said | None"]
 _CLONE_OF_FORK = 0x0120_0011  # CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD: what libc's fork(3) asks for
 # Files of the kernel's that are written, and by that do something: told by the name they were opened by.
 _TELLING_FILES = ("/uid_map", "/gid_map", "/setgroups", "/timens_offsets")
+_TELLING_NAMES = ("hosts", "resolv.conf")  # of a pod, in its directory: mounted into it
 _TELLING_TREES = ("/proc/sys/", "/sys/fs/cgroup/")
 
 
@@ -33,11 +34,13 @@ class Door(NamedTuple):
         module: where it is looked up.
         name: its name there.
         shown: told its arguments.
+        through: makes what stands in, where it has more to do than to tell; given the function.
     """
 
     module: Any
     name: str
-    shown: Shown
+    shown: Shown | None
+    through: Callable[[Any], Any] | None = None
 
 
 _written: dict[int, str] = {}  # descriptors of telling files that are open in this process
@@ -50,6 +53,10 @@ def written_file(fd: int) -> str:
 
 def _write(fd: int, data: bytes, *_rest: Any) -> Said | None:
     return ("write", (fd, data, len(data))) if fd in _written else None
+
+
+def _pwrite(fd: int, data: bytes, offset: int) -> Said | None:
+    return ("pwrite64", (fd, data, len(data), offset)) if fd in _written else None
 
 
 def _ioctl(fd: int, request: int, argument: object = 0, *_rest: Any) -> Said:
@@ -116,14 +123,18 @@ _ROWS = (
     Door(fcntl, "ioctl", _ioctl),
     Door(fcntl, "fcntl", _fcntl),
     Door(os, "write", _write),
+    Door(os, "pwrite", _pwrite),
 )
+_INHERITED = object()  # the module is a class, and has the function of the class above it
 _open_doors: list[tuple[Any, str, Any]] = []
 
 
 def open_doors(more: Iterable[Door] = ()) -> None:
     """Stand in for all of _ROWS, and for `more` of other rooms, until :func:`close_doors`."""
     for door in (*_ROWS, *more):
-        _stand_in(door.module, door.name, _through(getattr(door.module, door.name), door.shown))
+        real = getattr(door.module, door.name)
+        through = door.through(real) if door.through else telling(real, door.shown) if door.shown else real
+        _stand_in(door.module, door.name, through)
     _stand_in(os, "open", _remembering(os.open))
     _stand_in(os, "close", _forgetting(os.close))
 
@@ -134,7 +145,10 @@ def close_doors() -> None:
         module, name, real = _open_doors.pop()
         for able in _ABILITIES:
             able.discard(getattr(module, name))
-        setattr(module, name, real)
+        if real is _INHERITED:
+            delattr(module, name)
+        else:
+            setattr(module, name, real)
     _written.clear()
 
 
@@ -147,11 +161,12 @@ def _stand_in(module: Any, name: str, through: Any) -> None:
     for able in _ABILITIES:
         if real in able:
             able.add(through)
-    _open_doors.append((module, name, real))
+    _open_doors.append((module, name, real if name in vars(module) else _INHERITED))
     setattr(module, name, through)
 
 
-def _through(real: Any, shown: Shown) -> Any:
+def telling(real: Any, shown: Shown) -> Any:
+    """A function that does what `real` does, and tells the listener."""
     def through(*args: Any, **named: Any) -> Any:
         listener = syscalls.listener()
         said = shown(*args, **named) if listener is not None else None
@@ -181,13 +196,14 @@ _FORK = os.fork
 
 
 def _remembering(real: Any) -> Any:
-    making = _through(real, _created)
+    making = telling(real, _created)
 
     def through(path: Any, flags: int, *args: Any, **named: Any) -> int:
         fd: int = (making if flags & os.O_CREAT else real)(path, flags, *args, **named)
         _written.pop(fd, None)
-        if flags & (os.O_WRONLY | os.O_RDWR) and isinstance(path, str) and _is_telling(path):
-            _written[fd] = path
+        if flags & (os.O_WRONLY | os.O_RDWR) and isinstance(path, str):
+            if _is_telling(path) or path in _TELLING_NAMES and named.get("dir_fd") is not None:
+                _written[fd] = path
         return fd
 
     return through

@@ -12,7 +12,7 @@ import socket
 from typing import NamedTuple
 
 from ..errors import NsboxError
-from ..linux import trouble
+from ..linux import syscalls, trouble
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
 _UDP_BUFFER_BYTES = 1 << 20  # likewise net.core.rmem_max: a burst waits here for its turn
@@ -74,6 +74,7 @@ def listen(forward: Forward) -> Listening:
     """
     step = "socket"
     sock = None
+    syscalls.purpose = f"publish {place(forward)} -> {forward.pod_port}/{forward.proto}"
     try:
         family, address = _resolve(forward)
         kind = socket.SOCK_DGRAM if forward.proto == "udp" else socket.SOCK_STREAM
@@ -89,6 +90,8 @@ def listen(forward: Forward) -> Listening:
             sock.close()
         failure = NsboxError(f"cannot publish {place(forward)}", hint=_HINTS.get(err.errno or 0, ""))
         raise failure from trouble.failed(step, err.errno, forward.proto, forward.host_address, forward.host_port)
+    finally:
+        syscalls.purpose = ""
     return Listening(forward._replace(host_port=sock.getsockname()[1]), sock)
 
 

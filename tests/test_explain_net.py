@@ -1,0 +1,83 @@
+"""explain of networks: what is said to the kernel by netlink and by nft, with the line of ip or nft for each.
+
+That no message is missing and none is invented is shown by strace, as for system calls.
+
+"Red when" in a docstring says how to break nsbox so that the test fails; each was tried.
+"""
+
+import json
+import re
+
+import oracle
+import pytest
+
+pytestmark = pytest.mark.needs_root
+
+
+@pytest.fixture
+def net(host):
+    """A fake host with a network and a pod on it."""
+    host.nsbox("net", "create", "lan", "--subnet", "10.9.0.0/24", check=True)
+    host.nsbox("create", "web", "--rootfs", "busybox", "--net", "lan", check=True)
+    yield host
+    host.nsbox("rm", "--force", "web", "other", check=True)
+    host.nsbox("net", "rm", "--force", "lan", "more", check=True)
+
+
+def agree(host, *words):
+    seen, told, log = oracle.both(host, words)
+    assert told == seen, oracle.difference(seen, told)
+    return [one for calls in told.values() for one in calls]
+
+
+def told(host, *words):
+    file = host.scratch / "events"
+    verb, *rest = words
+    host.nsbox(verb, "--events", file, *rest, check=True)
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+CREATES = {
+    "on the bridge that comes by itself": ["--net", "bridge"],
+    "on a network": ["--net", "lan", "--ip", "10.9.0.77"],
+    "on a network, with a port": ["--net", "lan", "-p", "8080:80", "-p", "[::1]:8081:81"],
+}
+
+
+@pytest.mark.parametrize("how", CREATES)
+def test_a_pod_on_a_network_is_made_by_exactly_what_is_told(net, how):
+    """Red when: the row of send is taken out of net/doors.py, or a type of netlink._FORMS, or the answer is not read."""
+    made = agree(net, "create", "other", "--rootfs", "busybox", *CREATES[how])
+    assert sum("netlink" in one.call for one in made) >= 10
+    assert any(one.call.startswith('execve("/usr/sbin/nft"') for one in made)
+
+
+def test_each_message_has_its_line_its_reason_and_its_network(net):
+    """Red when: iproute leaves a word of a link out, or Networks takes the process for the socket."""
+    done = net.nsbox("create", "other", "--rootfs", "busybox", "--net", "lan", "--explain", check=True)
+    pid = done.stdout.strip()
+    lines = [line.strip().removeprefix("$ ") for line in done.stderr.splitlines() if line.strip().startswith("$ ")]
+    inside, outside = [line for line in lines if line.startswith(f"nsenter --target {pid} --net ip")], "\n".join(lines)
+    assert re.search(rf"^ip link add name nsv\w+ address \S+ mtu 1500 type veth peer name nst\w+ .*netns {pid}$", outside, re.M)
+    assert [line.split(" --net ")[1] for line in inside][1:] == [
+        "ip address add 10.9.0.3/24 dev eth0",
+        inside[2].split(" --net ")[1],
+        "ip link set dev eth0 up",
+        "ip route add default via 10.9.0.1 dev eth0 proto static",
+        inside[5].split(" --net ")[1],
+    ]
+    assert "nft -f - <<'END_OF_RULES'" in lines and "sysctl -qw net/ipv6/conf/" in outside
+    assert "veth(4)" in done.stderr and "nft(8)" in done.stderr and "ip-route(8)" in done.stderr
+
+
+def test_the_network_told_is_the_one_in_which_it_is_done(net):
+    """Red when: Told.net has where the process is, and not where its socket is from."""
+    events = told(net, "create", "other", "--net", "lan")
+    other = json.loads(net.nsbox("inspect", "--json", "other").stdout)[0]
+    here = int(net.run(["stat", "-Lc%i", "/proc/self/ns/net"]).stdout)
+    inner = int(net.run(["stat", "-Lc%i", f"/proc/{other['pid']}/ns/net"]).stdout)
+    said = [one for one in events if one["call"] == "sendto"]
+    assert {tuple(one["net"]) for one in said} == {(here, 0), (inner, other["pid"])}
+    for one in said:
+        assert ("eth0" in str(one["places"]) or "default" in one["why"]) <= (one["net"][0] == inner)
+    assert all(one["why"] and one["man"] for one in said)
