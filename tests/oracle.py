@@ -204,7 +204,7 @@ def both(host: FakeHost, words: Sequence[str], trace: str = "") -> tuple[dict[in
     events = host.scratch / "events"
     events.write_text("")
     wanted = trace or "trace=" + ",".join(sorted({*catalogue.CALLS, "openat", "close", "recvfrom"}))
-    verb, rest = words[0], list(words[1:])
-    status, _, err, log = faults.strace(host, wanted, [*NSBOX, verb, "--events", str(events), *rest])
+    verb = 2 if words[0] in ("net", "rootfs") else 1
+    status, _, err, log = faults.strace(host, wanted, [*NSBOX, *words[:verb], "--events", str(events), *words[verb:]])
     assert status == 0, err
     return seen(log), told(events), log

@@ -22,6 +22,7 @@ def net(host):
     yield host
     host.nsbox("rm", "--force", "web", "other", check=True)
     host.nsbox("net", "rm", "--force", "lan", "more", check=True)
+    host.run(["sh", "-c", "rm -rf /run/netns /run/ip*"])
 
 
 def agree(host, *words):
@@ -32,9 +33,56 @@ def agree(host, *words):
 
 def told(host, *words):
     file = host.scratch / "events"
-    verb, *rest = words
-    host.nsbox(verb, "--events", file, *rest, check=True)
+    verb = 2 if words[0] in ("net", "rootfs") else 1
+    host.nsbox(*words[:verb], "--events", file, *words[verb:], check=True)
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+VERBS = {
+    "net create": ["net", "create", "more", "--subnet", "10.10.0.0/24", "--internal"],
+    "net connect": ["net", "connect", "other", "lan"],
+    "net link": ["net", "link", "web", "other"],
+    "net reload": ["net", "reload"],
+    "net disconnect": ["net", "disconnect", "web", "lan"],
+    "publish": ["publish", "other", "8080:80", "[::1]:8081:81", "127.0.0.1:8082:82/udp"],
+    "publish by nat": ["publish", "web", "0.0.0.0:8080:80", "--publish-mode", "nat"],
+    "net rm": ["net", "rm", "--force", "lan"],
+    "rm": ["rm", "--force", "web"],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_network_is_changed_by_exactly_what_is_told(net, verb):
+    """Red when: the row of recvfrom is taken out of net/doors.py, or that of bind, or netnat's guard listens no more."""
+    net.nsbox("create", "other", "--rootfs", "busybox", check=True)
+    assert agree(net, *VERBS[verb])
+
+
+def test_more_ports_and_fewer_are_told_where_the_proxy_runs(net):
+    """Red when: send_fds has no row in net/doors.py."""
+    net.nsbox("publish", "web", "8080:80", check=True)
+    added, removed = agree(net, "publish", "web", "8083:83"), agree(net, "unpublish", "web", "8083:83")
+    assert [one.call.partition(",")[0] for one in (*added, *removed) if "sendmsg" in one.call] == ["sendmsg(add", "sendmsg(remove"]
+
+
+OTHERS = {"of the host": "host", "of a pod": "pod:web", "of a file": "ns:/run/netns/lab"}
+
+
+@pytest.mark.parametrize("how", OTHERS)
+def test_a_network_of_others_is_entered_by_exactly_what_is_told(net, how):
+    """Red when: the row of unshare or setns is taken out of catalogue.CALLS."""
+    net.run(["ip", "netns", "add", "lab"], check=True)
+    told = agree(net, "create", "other", "--rootfs", "busybox", "--net", OTHERS[how])
+    assert any("CLONE_NEWNET" in one.call for one in told) == (how != "of the host")
+    net.run(["ip", "netns", "del", "lab"], check=True)
+
+
+def test_a_build_of_a_root_file_system_tells_the_programs_that_it_runs(net):
+    """Red when: Popen has no row in net/doors.py, or cli/rootfs.py notes no purpose."""
+    events = told(net, "rootfs", "build", "busybox", "--force")
+    assert [one["who"] for one in events if one["call"] == "execve"] == ["busybox", "sync"]
+    assert [one["why"] for one in events if one["call"] == "execve"] == ["linking the applets", "writing to the disk"]
+    assert events[-1]["call"] == "rename" and events[-1]["by_hand"][0].startswith("mv ")
 
 
 CREATES = {

@@ -87,7 +87,7 @@ QUIET = {
     "reading": "capget getcwd getdents64 getegid geteuid getgid getgroups getpid getppid gettid getuid lseek newfstatat "
                "pread64 prlimit64 read readlink readlinkat",
     "its own records": "flock fsync mkdir rename renameat unlink unlinkat openat pwrite64",
-    "descriptors and masks": "close dup dup2 dup3 fcntl pipe2 umask rt_sigaction rt_sigprocmask rt_sigreturn socketpair",
+    "descriptors and masks": "close dup dup2 dup3 fcntl pipe2 umask epoll_create1 rt_sigaction rt_sigprocmask rt_sigreturn socketpair",
     "waiting": "poll rt_sigtimedwait wait4 clock_nanosleep exit_group sendmsg recvmsg sendto recvfrom",
 }
 

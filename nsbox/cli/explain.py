@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 from .. import parse
 from ..errors import NsboxError, SpecError
 from ..explain import text
+from ..explain.byhand import Hand
 from ..explain.teller import Teller, Told
 from ..linux import doors, syscalls
 from ..net import doors as network
@@ -45,10 +46,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("words", metavar="VERB …", nargs="*", help="a verb that acts, with its words")
 
 
-# They act, by netlink and nft and in files, for which there are no words of explain yet.
-_UNTOLD = {"publish", "unpublish", "net", "rootfs"}
-
-
 def run(args: argparse.Namespace) -> int:
     """Foretell a verb."""
     from . import front
@@ -66,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(f"cannot find a verb {parse.quote(verb)}", hint="see: nsbox --help")
     act, about = front.parsed(args.about)
     if not hasattr(about, "explain"):
-        why = "its steps are not told yet" if verb in _UNTOLD else "it changes nothing"
-        raise SpecError(f"cannot explain {verb}: {why}")
+        raise SpecError(f"cannot explain {verb}: it changes nothing")
     if not hasattr(about, "dry_run"):
         raise SpecError(f"cannot say beforehand what {verb} does: that depends on what it finds then",
                         hint="its own --explain does it, and tells each call")  # fmt: skip
@@ -80,7 +76,8 @@ def tell(act: Act, args: argparse.Namespace) -> int:
     """Do it, tell what is done, and write down what was asked for; its exit status."""
     if getattr(args, "dry_run", False):
         return _foretell(act, args)
-    teller, reasons = Teller(_screen(args)), dict[int, Any]()
+    store = args.handler.startswith("nsbox.cli.rootfs:")
+    teller, reasons = Teller(_screen(args), who="store" if store else "nsbox"), dict[int, Any]()
     try:
         with _failing(teller, reasons, shown=args.explain or args.step), _listening(teller):
             return int(act(args))
@@ -200,16 +197,21 @@ def _write_down(args: argparse.Namespace, told: Sequence[Told], reasons: Mapping
         words = [word for word in sys.argv[1:] if word not in ("--explain", "--dry-run")]
         _write(args.sh, list(Script(told).lines(command_line(["nsbox", *words]), user)), "the script")
     if args.events:
-        _write(args.events, [json.dumps(_event(one, reasons)) for one in told], "the events")
+        _write(args.events, [json.dumps(event) for event in _events(told, reasons)], "the events")
 
 
-def _event(told: Told, reasons: Mapping[int, Any]) -> dict[str, Any]:
-    """What of it is for others: the values may hold what nobody else should see."""
-    event = told._asdict()
-    del event["values"]
-    if told.number in reasons:
-        event["advice"] = reasons[told.number]
-    return event
+def _events(told: Sequence[Told], reasons: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
+    """What of it is for others: the values may hold what nobody else should see, as a command's variables do."""
+    hands: dict[int, Hand] = {}
+    for one in told:
+        event = one._asdict()
+        del event["values"]
+        hand = hands.setdefault(one.task, Hand())
+        secret = one.call in ("execve", "execveat") and not one.is_of_nsbox
+        event["by_hand"] = [] if secret else hand.lines(one)
+        if one.number in reasons:
+            event["advice"] = reasons[one.number]
+        yield event
 
 
 def _write(path: str, lines: Sequence[str], what: str) -> None:

@@ -36,7 +36,7 @@ def add_parser(verbs: Any) -> None:
     """Add `net` and its verbs."""
     group = options.verb(verbs, "net", "make networks, and connect pods to them", _EXAMPLE, "net:run")
     below = group.add_subparsers(title="verbs", metavar="VERB", required=True)
-    create = options.verb(below, "create", "make a network and its bridge", _EXAMPLE, "net:create")
+    create = options.verb(below, "create", "make a network and its bridge", _EXAMPLE, "net:create", acts=True)
     create.add_argument("name", metavar="NAME")
     create.add_argument("--subnet", metavar="CIDR", help="v4, as 10.9.0.0/24; a free one if not given")
     create.add_argument("--internal", action="store_true", help="it leads to nowhere but its pods and the host")
@@ -47,26 +47,26 @@ def add_parser(verbs: Any) -> None:
                            "example:\n  sudo nsbox net inspect lan\n", "net:inspect")
     inspect.add_argument("names", metavar="NAME", nargs="+")
     inspect.add_argument("--json", action="store_true", help="answer in JSON, a list")
-    rm = options.verb(below, "rm", "remove networks", "example:\n  sudo nsbox net rm lan\n", "net:rm")
+    rm = options.verb(below, "rm", "remove networks", "example:\n  sudo nsbox net rm lan\n", "net:rm", acts=True)
     rm.add_argument("names", metavar="NAME", nargs="+")
     rm.add_argument("-f", "--force", action="store_true", help="disconnect its pods; a missing one is no error")
     connect = options.verb(below, "connect", "plug a running pod into a network",
-                           "example:\n  sudo nsbox net connect web lan --ip 10.9.0.30\n", "net:connect")
+                           "example:\n  sudo nsbox net connect web lan --ip 10.9.0.30\n", "net:connect", acts=True)
     connect.add_argument("pod", metavar="POD")
     connect.add_argument("network", metavar="NAME")
     connect.add_argument("--ip", metavar="ADDR", help="its v4 address; a free one if not given")
     connect.add_argument("--json", action="store_true", help="answer in JSON")
     _add_shape(connect)
     disconnect = options.verb(below, "disconnect", "unplug a pod from a network, or from a pod it is linked to",
-                              "example:\n  sudo nsbox net disconnect web lan\n", "net:disconnect")
+                              "example:\n  sudo nsbox net disconnect web lan\n", "net:disconnect", acts=True)
     disconnect.add_argument("pod", metavar="POD")
     disconnect.add_argument("network", metavar="NAME|POD")
-    link = options.verb(below, "link", "lay a cable between two pods", _LINK_EXAMPLE, "net:link")
+    link = options.verb(below, "link", "lay a cable between two pods", _LINK_EXAMPLE, "net:link", acts=True)
     link.add_argument("pods", metavar="POD", nargs=2)
     link.add_argument("--json", action="store_true", help="answer in JSON")
     _add_shape(link)
     options.verb(below, "reload", "put bridges, rules and names back in place",
-                 "example:\n  sudo nsbox net reload      after a flush of the firewall\n", "net:reload")  # fmt: skip
+                 "example:\n  sudo nsbox net reload      after a flush of the firewall\n", "net:reload", acts=True)  # fmt: skip
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:

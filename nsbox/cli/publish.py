@@ -22,13 +22,13 @@ and printed. The ports are closed when the pod ends.
 def add_parser(verbs: Any) -> None:
     """Add `publish` and `unpublish`."""
     publish = options.verb(verbs, "publish", "make ports of a running pod reachable on the host", _EXAMPLE,
-                           "publish:run")
+                           "publish:run", acts=True)
     publish.add_argument("pod", metavar="POD")
     publish.add_argument("specs", metavar="SPEC", nargs="*", help="none: list what is published")
     publish.add_argument("--json", action="store_true", help="answer in JSON")
     add_mode(publish)
     unpublish = options.verb(verbs, "unpublish", "close published ports of a pod",
-                             "example:\n  sudo nsbox unpublish web 8080:80\n", "publish:undo")
+                             "example:\n  sudo nsbox unpublish web 8080:80\n", "publish:undo", acts=True)
     unpublish.add_argument("pod", metavar="POD")
     unpublish.add_argument("specs", metavar="SPEC", nargs="+", help="as it was published")  # fmt: skip
 

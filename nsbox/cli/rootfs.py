@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..errors import SpecError
+from ..linux import syscalls
+from . import options
+
 if TYPE_CHECKING:
     from ..images.entries import Entry
-
-_RUN = "nsbox.cli.rootfs:run_"
 
 _BUILD_HELP = """\
 example:
@@ -36,24 +38,27 @@ example:
 
 def add_parser(verbs: Any) -> None:
     """Add `rootfs` and its verbs to the subparsers of the command line."""
-    group = _parser(verbs, "rootfs", "build, list and remove root file systems", _BUILD_HELP)
+    group = options.verb(verbs, "rootfs", "build, list and remove root file systems", _BUILD_HELP, "rootfs:run")
     below = group.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    build = _parser(below, "build", "build a root file system from a recipe", _BUILD_HELP)
+    build = options.verb(below, "build", "build a root file system from a recipe", _BUILD_HELP, "rootfs:run_build",
+                         acts=True)
     build.add_argument("recipe", metavar="NAME|DIR", help="a recipe's name, or a folder with one")
     build.add_argument("--include", metavar="PKG,PKG", action="append", default=[],
                        help="more Debian packages (may be repeated)")
     build.add_argument("--force", action="store_true", help="replace one of the same name")
     build.add_argument("--json", action="store_true", help="answer in JSON")
-    build.set_defaults(handler=_RUN + "build")
 
-    ls = _parser(below, "ls", "list the root file systems", _LS_HELP)
+    ls = options.verb(below, "ls", "list the root file systems", _LS_HELP, "rootfs:run_ls")
     ls.add_argument("--json", action="store_true", help="answer in JSON")
-    ls.set_defaults(handler=_RUN + "ls")
 
-    rm = _parser(below, "rm", "remove root file systems", _RM_HELP)
+    rm = options.verb(below, "rm", "remove root file systems", _RM_HELP, "rootfs:run_rm", acts=True)
     rm.add_argument("names", metavar="NAME", nargs="+")
-    rm.set_defaults(handler=_RUN + "rm")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Never called: a verb is required."""
+    raise SpecError("cannot do nothing: nsbox rootfs needs a verb", hint="see: nsbox rootfs --help")
 
 
 def run_build(args: argparse.Namespace) -> int:
@@ -90,25 +95,23 @@ def run_rm(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser(verbs: Any, name: str, purpose: str, epilog: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=purpose, description=purpose, epilog=epilog, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """A function that shows one step on stderr: in place on a terminal, else a line each."""
     if not sys.stderr.isatty():
-        yield lambda text: print(f"nsbox: {text}", file=sys.stderr, flush=True)
+        yield lambda text: _say(text, lambda: print(f"nsbox: {text}", file=sys.stderr, flush=True))
         return
     from rich.console import Console
     from rich.markup import escape
 
     with Console(stderr=True).status("starting") as status:
-        yield lambda text: status.update(escape(text))
+        yield lambda text: _say(text, lambda: status.update(escape(text)))
+
+
+def _say(text: str, show: Callable[[], None]) -> None:
+    """Show what is being done, and note it for whoever hears which programs are run for it."""
+    syscalls.purpose = text
+    show()
 
 
 def _described(entry: "Entry") -> dict[str, Any]:

@@ -169,6 +169,9 @@ class Hand:
     def fchownat(self, told: Told) -> list[str]:
         return [f"chown {told.values[2]}:{told.values[3]} {_path(told, 0, 1)}"]
 
+    def rename(self, told: Told) -> list[str]:
+        return [f"mv {shlex.join(told.values[:2])}"]
+
     # ---- processes ----
 
     def clone3(self, told: Told) -> list[str]:
@@ -208,7 +211,7 @@ class Hand:
         return f"nsenter --target {self._name_of(pid)} --net {line}" if pid > 0 else line
 
     def execve(self, told: Told) -> list[str]:
-        if len(told.values) > 3:
+        if told.is_of_nsbox:
             return [_program(*told.values)]
         _, argv, env = told.values
         root = f"chroot {shlex.quote(self.chrooted)} " if self.chrooted else ""

@@ -145,6 +145,7 @@ _FILES = {
     "memfd_create": Call((_TEXT, _bits(MFD_CLOEXEC=fl.MFD_CLOEXEC, MFD_ALLOW_SEALING=fl.MFD_ALLOW_SEALING)),
                          "memfd_create(2)",
                          "a file in memory for a program: no file of the host is executed in the pod"),
+    "rename": Call((_TEXT, _TEXT), "rename(2)", "put it in its place, or aside: whole or not at all"),
     "fchmod": Call((_FD, _MODE), "chmod(2)", "it can be executed, and its bytes be read by nobody", plumbing=True,
                    fds=(0,)),
     "fcntl": Call((_FD, sym.choice(sym.FCNTLS), _SEALS), "fcntl(2)",

@@ -15,7 +15,8 @@ from .teller import Told
 _AF_INET6 = 10
 _IFF_UP, _IFA_F_NODAD, _SCOPE_HOST, _TC_H_ROOT = 0x1, 0x02, 254, 0xFFFF_FFFF
 _PROTOCOLS = {4: "static"}  # 3, boot, is what ip(8) says by itself
-_TICKS_A_MILLISECOND = 15_625  # PSCHED_SHIFT of the kernel: a tick is 64 ns
+_TICKS_A_SECOND = 15_625_000  # PSCHED_SHIFT of the kernel: a tick is 64 ns
+_TICKS_A_MILLISECOND = _TICKS_A_SECOND // 1000
 _LOSS_OF_ALL = 0xFFFF_FFFF
 
 Speak = Callable[[Message, Mapping[str, str]], list[str]]
@@ -112,7 +113,7 @@ def _qdisc(message: Message, places: Mapping[str, str]) -> list[str]:
         words = _netem(options)
     else:
         about = options.get("TCA_TBF_PARMS", {})
-        burst = options.get("TCA_TBF_BURST", 0)
+        burst = round(about.get("buffer", 0) * about.get("rate", 0) / _TICKS_A_SECOND)
         words = f"rate {about.get('rate', 0)}bps burst {burst} limit {about.get('limit', 0)}"
     return [f"tc qdisc add dev {_link_of(message.link, places)} {parent} handle {_handle(fields['tcm_handle'])} "
             f"{kind} {words}"]  # fmt: skip

@@ -63,7 +63,8 @@ class Script:
         self._hands: dict[int, Hand] = {}
         self._runs = False  # a command in the foreground, whose status is the script's
         self._waiting: set[int] = set()  # tasks that were born and wait for a word
-        bound = {one.places.get("0", "") for one in self._told if one.call == "open_tree"}
+        bound = {one.places.get("0", "") for one in self._told
+                 if one.call == "open_tree" and one.who != "netlink"}
         written = dict.fromkeys(one.places["0"] for one in self._told if one.call == "pwrite64")
         # Files of nsbox's own that are mounted: by hand they lie elsewhere.
         self._files = {path: f'"$steps/{number}"' for number, path in enumerate(written) if path in bound}

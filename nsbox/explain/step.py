@@ -17,6 +17,8 @@ class Steps(Screen):
     The processes ask one after the other: where one works, the others wait for it.
     """
 
+    patient = True
+
     def __init__(self, out_fd: int, in_fd: int) -> None:
         super().__init__(out_fd)
         self._in_fd = out_of_the_way(in_fd)

@@ -143,7 +143,7 @@ def words(value: Sequence[object]) -> str:
 
 def environment(value: Sequence[object] | Mapping[object, object]) -> str:
     """How many variables there are; what is in them may be a secret."""
-    return f"/* {len(value)} vars */"
+    return f"/* {len(value)} var{'' if len(value) == 1 else 's'} */"
 
 
 def integers(value: Sequence[int]) -> str:

@@ -31,7 +31,9 @@ _MOVING = frozenset({"setns", "unshare"})
 _EXECUTING = frozenset({"execve", "execveat"})
 # Told of a process that makes a root. What others do to directories is nsbox's own bookkeeping.
 _OF_A_TREE = frozenset({"mkdirat", "mknodat", "symlinkat", "fchmodat", "fchownat", "fchmod", "openat", "chdir"})
+_VALUES_OF_EXECVE = 3  # of a program of nsbox's own there is a fourth: what it will read
 _SETTING_UP = frozenset({"pause", "member"})
+_OF_A_STORE, _STORE = frozenset({"rename"}), "store"  # likewise of root file systems that are built or removed
 # What a process is, by the function that made it, or by its file: the innermost that is known counts.
 _ROLES = {
     "opened_by_child": "helper", "pod/supervise.py": "supervisor", "net/apart.py": "netlink", "net/proxy.py": "proxy",
@@ -75,11 +77,17 @@ class Told(NamedTuple):
     moved: dict[str, list[int]] = {}
     net: list[int] = []
 
+    @property
+    def is_of_nsbox(self) -> bool:
+        """Whether an execve is of a program that nsbox itself chose, and not the user."""
+        return len(self.values) > _VALUES_OF_EXECVE
+
 
 class Out(Protocol):
     """Shows what is told while it happens."""
 
     fds: tuple[int, ...]
+    patient: bool
 
     def asks(self, call: str, who: str) -> bool:
         """Whether somebody is to be asked before this call of that process."""
@@ -101,10 +109,13 @@ class Teller(syscalls.Listener):
         told: in the command, once it is closed: every call, in the order of their numbers.
     """
 
-    def __init__(self, out: Out | None = None, leave: Callable[[str], NoReturn] | None = None) -> None:
+    def __init__(
+        self, out: Out | None = None, leave: Callable[[str], NoReturn] | None = None, who: str = "nsbox"
+    ) -> None:
         """Args:
         out: shows what is told.
         leave: called with who it is in the place of executing a command; the pause is executed.
+        who: what the command is: "nsbox", or "store" if it works on root file systems.
         """
         self.told: list[Told] = []
         log_fd = os.memfd_create("nsbox:told", os.MFD_CLOEXEC)
@@ -112,11 +123,12 @@ class Teller(syscalls.Listener):
         os.close(log_fd)
         os.pwrite(self._log_fd, bytes(_LINES_AT), 0)
         self._out, self._leave = out, leave
+        self.patient = out is not None and out.patient
         proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         where.proc_fd = out_of_the_way(proc_fd)
         os.close(proc_fd)
         self.fds = (self._log_fd, where.proc_fd, *(out.fds if out is not None else ()))
-        self._task, self._who = self._next(_TASKS_AT) - 1, "nsbox"
+        self._task, self._who = self._next(_TASKS_AT) - 1, who
         self._bearing, self._child = "", -1
         self._where, self._goal = namespaces.ids_of("self"), dict[str, int]()
         self._unshown: Told | None = None
@@ -186,6 +198,8 @@ class Teller(syscalls.Listener):
 
     def _hears(self, call: str, args: Sequence[Any]) -> bool:
         if self._log_fd < 0 or call in _OF_A_TREE and self._who not in _SETTING_UP:
+            return False
+        if call in _OF_A_STORE and self._who != _STORE:
             return False
         return catalogue.is_told(call, args)
 

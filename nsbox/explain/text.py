@@ -70,6 +70,8 @@ def _spelled_out(line: str) -> str:
 class Screen:
     """Shows each call when it has been made. Told by whichever process made it, each with a copy."""
 
+    patient = False
+
     def __init__(self, out_fd: int) -> None:
         """A copy of the descriptor, for 0 to 2 will be the member's. It is close-on-exec."""
         self._fd = out_of_the_way(out_fd)

@@ -4,6 +4,7 @@ The child has all signals blocked, so Ctrl-C does not stop it half way; the call
 """
 
 import json
+import math
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..errors import NsboxError
-from . import trouble
+from . import syscalls, trouble
 
 DEADLINE_S = 30.0
 _GRACE_S = 2.0  # after that, for what the child needs to say that it gave up
@@ -66,7 +67,7 @@ def _start(purpose: str, work: Work) -> tuple[int, int, set[int]]:
 
 def _outcome(pid: int, read_fd: int, blocked: set[int]) -> tuple[bytes, bool]:
     """What the child writes until it ends, and whether it did so in time. The child is reaped."""
-    deadline = time.monotonic() + DEADLINE_S + _GRACE_S
+    deadline = math.inf if syscalls.nobody_hurries() else time.monotonic() + DEADLINE_S + _GRACE_S
     try:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -86,7 +87,7 @@ def _read(fd: int, deadline: float) -> bytes:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
-        if not poll.poll(left * 1000):
+        if not poll.poll(min(left, DEADLINE_S) * 1000):
             continue
         if not (part := os.read(fd, 1 << 16)):
             return said
@@ -114,7 +115,7 @@ def _child(write_fd: int, purpose: str, work: Work) -> NoReturn:
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)  # even if the caller is gone by then
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if syscalls.nobody_hurries() else DEADLINE_S)  # even if the caller is gone by then
         said = _attempt(purpose, work)
         while said:
             said = said[os.write(write_fd, said) :]

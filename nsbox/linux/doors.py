@@ -83,6 +83,10 @@ def _symlink(target: Any, path: Any, *, dir_fd: int | None = None) -> Said | Non
     return None if dir_fd is None else ("symlinkat", (target, dir_fd, path))
 
 
+def _rename(old: Any, new: Any, **at: Any) -> Said | None:
+    return None if at else ("rename", (old, new))
+
+
 def _chown(path: Any, uid: int, gid: int, *, dir_fd: int | None = None) -> Said | None:
     return None if dir_fd is None else ("fchownat", (dir_fd, path, uid, gid, 0))
 
@@ -115,6 +119,7 @@ _ROWS = (
     Door(os, "chmod", _at("fchmodat")),
     Door(os, "chown", _chown),
     Door(os, "fchmod", _plain("fchmod")),
+    Door(os, "rename", _rename),
     Door(os, "execve", lambda path, argv, env: ("execve", (path, argv, env))),
     Door(os, "pidfd_open", lambda pid, flags=0: ("pidfd_open", (pid, flags))),
     Door(os, "kill", _plain("kill")),

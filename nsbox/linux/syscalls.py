@@ -32,9 +32,11 @@ class Listener:
     Attributes:
         fds: what it needs open. A process that closes what it does not know closes these too, and
             is not heard any more, unless it keeps them.
+        patient: somebody is asked before each call, and may think for as long as he likes.
     """
 
     fds: tuple[int, ...] = ()
+    patient = False
 
     def begin(self, call: str, args: tuple[object, ...]) -> None:
         """The call is about to be made. What this raises comes out of it, and it is not made."""
@@ -119,6 +121,11 @@ def listen(listener: Listener | None) -> None:
 def listener() -> Listener | None:
     """Who listens, if anybody does."""
     return _listener
+
+
+def nobody_hurries() -> bool:
+    """Whether no deadline holds, for somebody is asked before each call."""
+    return _listener is not None and _listener.patient
 
 
 def listening_fds() -> tuple[int, ...]:

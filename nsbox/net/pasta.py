@@ -148,7 +148,7 @@ def _watch(
     _leave_the_caller((pod_pidfd, report_w))
     if os.geteuid() == 0:
         _name_namespace(pod_pid)
-        process.close_all_but((pod_pidfd, report_w))
+        process.close_all_but((pod_pidfd, report_w, *syscalls.listening_fds()))
     said_r, said_w = os.pipe2(os.O_CLOEXEC)
     our_pidfd = os.pidfd_open(os.getpid())
     pid = os.fork()
@@ -162,6 +162,7 @@ def _watch(
     try:
         _wait_for_route(pod_pid, pod_pidfd, pidfd, said_r)
         os.close(said_r)
+        syscalls.listen(None)  # who listens ends with the caller
         os.write(report_w, b"%d" % pid)
         os.close(report_w)
         poll = select.poll()
@@ -180,7 +181,7 @@ def _leave_the_caller(keep: tuple[int, ...]) -> None:
     null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null_fd, number)
-    process.close_all_but(keep)
+    process.close_all_but((*keep, *syscalls.listening_fds()))
 
 
 def _name_namespace(pod_pid: int) -> None:

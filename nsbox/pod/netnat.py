@@ -10,7 +10,7 @@ import os
 from typing import NoReturn, Sequence
 
 from ..errors import NsboxError, SpecError
-from ..linux import process
+from ..linux import process, syscalls
 from ..ports import Port
 from . import helper, netend, netrecord, networks, networld, statedir, store
 from .netattach import Running
@@ -124,10 +124,8 @@ def _keep(dir_fd: int, pod_pidfd: int) -> None:
     if middle == 0:
         try:
             os.setsid()
-            pid = os.fork()
-            if pid == 0:
-                _wait_and_tidy(pod_pidfd)
-            os.write(told_w, b"%d" % pid)
+            if os.fork() == 0:
+                _wait_and_tidy(pod_pidfd, told_w)
         finally:
             os._exit(0)
     os.close(told_w)
@@ -140,7 +138,8 @@ def _keep(dir_fd: int, pod_pidfd: int) -> None:
         os.close(told_r)
 
 
-def _wait_and_tidy(pod_pidfd: int) -> NoReturn:
+def _wait_and_tidy(pod_pidfd: int, told_w: int) -> NoReturn:
+    """Says its PID by `told_w` when it is ready."""
     try:
         process.reset_signals()
         with open("/proc/self/comm", "wb", buffering=0) as file:
@@ -149,7 +148,10 @@ def _wait_and_tidy(pod_pidfd: int) -> NoReturn:
         null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for number in range(3):
             os.dup2(null_fd, number)
-        process.close_all_but([pod_pidfd])
+        process.close_all_but([pod_pidfd, told_w, *syscalls.listening_fds()])
+        syscalls.listen(None)  # who listens ends with the caller
+        os.write(told_w, b"%d" % os.getpid())
+        os.close(told_w)
         process.has_ended(pod_pidfd, None)
         if statedir.has_nets():
             with networks.locked() as nets_fd:
