@@ -24,7 +24,7 @@ NAMES_FILE = re.compile(r'openat\(\d+, "(hosts|resolv\.conf)", O_WRONLY\|O_CREAT
 CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+|\?)(?: ([A-Z]+) \(.*\))?(?: \(.*\))?$")
 # Pointers, and fields of structs that say nothing.
 NOISE = re.compile(r", child_tidptr=0x[0-9a-f]+|, stack=NULL, stack_size=0|, attr_clr=0, propagation=0 /\* MS_\?\?\? \*/, "
-                   r"userns_fd=0|, filter=0x[0-9a-f]+|0x[0-9a-f]+ (?=/\* \d+ vars)")
+                   r"userns_fd=0|, filter=0x[0-9a-f]+|0x[0-9a-f]+ (?=/\* \d+ var)")
 # What is said to the kernel's network. strace knows a message's words in its own network namespace only: what both
 # have is its length, its type and its flags.
 NETLINK = re.compile(r"nlmsg_len=(\d+), nlmsg_type=([^,} ]+)[^,]*, nlmsg_flags=([^,} ]+)")

@@ -26,6 +26,11 @@ example:
   sudo nsbox explain --json join web -- hostname
   nsbox explain error unshare EPERM CLONE_NEWUSER         why that can be, and what of it is so here
 
+Of networks, ports and builds a verb tells while it acts:
+  sudo nsbox create web --net bridge --explain            with the lines of ip and nft
+  sudo nsbox net connect web lan --sh connect.sh
+  sudo nsbox publish web 8080:80 --events -
+
 It is VERB --dry-run, for create, join, run, stop, kill and rm. The first three are rehearsed:
 really done, told, and taken away again; no command of yours is executed. What other verbs do
 depends on what they find then: VERB --explain does it and tells.

@@ -22,6 +22,7 @@ example:
   sudo nsbox net ls
   sudo nsbox rm a b
   sudo nsbox net rm lan
+  sudo nsbox net create lan --explain           each step, with the line of ip or nft for it
 """
 _LINK_EXAMPLE = """\
 example:

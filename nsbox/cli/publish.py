@@ -13,6 +13,7 @@ example:
   sudo nsbox publish web :80 0.0.0.0:5353:53/udp
   sudo nsbox publish web                    what it publishes
   sudo nsbox publish web 192.0.2.1:8081:81 --publish-mode nat
+  sudo nsbox publish web 8082:82 --explain  each step, with its reason
 
 SPEC is [IP:]HOST:POD[/udp]. Without IP it is 127.0.0.1; with HOST empty a free port is taken
 and printed. The ports are closed when the pod ends.
