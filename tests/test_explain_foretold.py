@@ -17,6 +17,8 @@ CREATES = {
     "with more namespaces": ["--with", "user,cgroup,time", "--boottime", "9"],
     "with a program of one's own": ["--rootfs", "busybox", "--init", "sleep 1000"],
     "with a port": ["-p", "8080:80"],
+    "on a bridge": ["--net", "bridge", "--rootfs", "busybox", "-p", "8080:80"],
+    "on a network": ["--net", "lan"],
 }
 JOINS = {
     "of all": [],
@@ -26,19 +28,21 @@ JOINS = {
 }
 REFUSED = {
     "create --in-place --rootfs busybox": "--in-place",
-    "create --net bridge": "changes the host's network",
+    "explain net rm --force lan": "--force",
     "create --explain": "stands without --explain",
     "explain": "there is no verb",
     "explain ls": "it changes nothing",
     "explain net ls": "it changes nothing",
-    "explain net create lan": "depends on what it finds",
+    "explain net connect web lan": "depends on what it finds",
     "explain publish web 80": "depends on what it finds",
     "explain rootfs build busybox": "depends on what it finds",
     "explain nothing": "cannot find a verb",
     "explain prune": "depends on what it finds",
     "explain --json": "there is no verb",
 }
-NUMBERS = re.compile(r"\b\d+\b")
+ROOTS_ALONE = ("--boottime", "bridge", "lan")
+# And what is made up anew each time: names of links, ids of networks and pods, and what comes of them.
+NUMBERS = re.compile(r"ns[btv][0-9a-f]+|nsbox:\w+:[0-9a-f]+|nsbox_[0-9a-f]+|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|fd6e:[0-9a-f:]+|\b\d+\b")
 
 pytestmark = pytest.mark.needs_root
 
@@ -85,13 +89,40 @@ def until_the_first_signal(told: list[tuple[object, ...]]) -> list[tuple[object,
 @pytest.mark.parametrize("how", CREATES)
 def test_create_is_foretold_as_it_is_done_and_changes_nothing(any_host, how):
     """Red when: the keeper removes nothing."""
-    if any_host.uid and "--boottime" in CREATES[how]:
+    if any_host.uid and set(ROOTS_ALONE) & set(CREATES[how]):
         return
+    if how == "on a network":
+        any_host.nsbox("net", "create", "lan", "--subnet", "10.9.0.0/24", check=True)
     before = any_host.snapshot()
     told = events(any_host, "create", "--dry-run", "other", *CREATES[how])
     any_host.assert_same_as(before)
     assert steps(told) == steps(events(any_host, "create", "other", *CREATES[how]))
     assert len(told) > 30
+    if how == "on a network":
+        any_host.nsbox("rm", "--force", "other", check=True)
+        any_host.nsbox("net", "rm", "lan", check=True)
+
+
+def test_networks_are_foretold_and_the_host_s_stay_as_they_are(host):
+    """What is there counts: names and subnets that are taken, links that a network must not touch.
+
+    Red when: the copy of the host's network lacks its routes, or it is entered after the keeper is born.
+    """
+    host.nsbox("net", "create", "lan", "--subnet", "10.78.0.0/24", check=True)
+    host.nsbox("create", "web", "--net", "lan", check=True)
+    before = host.snapshot()
+    said = host.nsbox("explain", "net", "create", "more", check=True)
+    assert "10.78.1.1/24" in said.stdout and said.stderr == "nsbox: rehearsed: nothing of it is left\n"
+    for words in (["net", "create", "lan"], ["net", "create", "more", "--subnet", "10.78.0.0/20"], ["net", "rm", "lan"]):
+        real, told = host.nsbox(*words), host.nsbox("explain", *words)
+        assert (told.returncode, told.stderr) == (real.returncode, real.stderr) and told.returncode in (2, 125)
+    said = host.nsbox("explain", "create", "other", "--net", "lan", check=True)
+    assert "10.78.0.3/24" in said.stdout and said.stderr == "nsbox: rehearsed: nothing of it is left\n"
+    host.assert_same_as(before)
+    host.nsbox("rm", "--force", "web", check=True)
+    said = host.nsbox("explain", "net", "rm", "lan", check=True)
+    assert re.search(r"\$ ip link del dev nsb\w+", said.stdout)
+    host.nsbox("net", "rm", "lan", check=True)
 
 
 @pytest.mark.parametrize("how", JOINS)

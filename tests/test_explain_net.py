@@ -7,11 +7,16 @@ That no message is missing and none is invented is shown by strace, as for syste
 
 import json
 import re
+import time
 
 import oracle
 import pytest
+from ptyclient import Terminal
+
+from nsbox.linux import apart
 
 pytestmark = pytest.mark.needs_root
+THINKS_S = apart.DEADLINE_S + 3
 
 
 @pytest.fixture
@@ -129,3 +134,23 @@ def test_the_network_told_is_the_one_in_which_it_is_done(net):
     for one in said:
         assert ("eth0" in str(one["places"]) or "default" in one["why"]) <= (one["net"][0] == inner)
     assert all(one["why"] and one["man"] for one in said)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_q_ends_it_half_way_and_nothing_is_left(net):
+    """However long somebody thinks: the child that lays a cable has no deadline then.
+
+    Red when: apart.py sets its alarm all the same (the test thinks for longer than that), or "q" is taken for Enter.
+    """
+    before = net.snapshot()
+    with Terminal(net, columns=200).nsbox("create", "other", "--net", "lan", "--step") as terminal:
+        while "veth" not in (asked := terminal.expect("q: end here and undo ").decode()):
+            terminal.type("\n")
+        assert "$ ip link add name nsv" in asked or "sendto(" in asked
+        time.sleep(THINKS_S)
+        terminal.type("\n")
+        terminal.expect("q: end here and undo ")
+        terminal.type("q\n")
+        assert terminal.ends_with() == 125
+    net.assert_same_as(before)

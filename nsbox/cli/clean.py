@@ -17,6 +17,7 @@ from ..show.text import printable
 
 FREE_FDS = 24  # a pod with a rootfs takes 18; running out half way would leave a record behind
 callers_umask = 0o077  # for files that the caller asked for by name
+is_rehearsal = False  # then what is done to the host's network is done to a copy of it
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -124,7 +125,7 @@ def tell_text(text: str) -> None:
 def say_changes() -> None:
     """Say on stderr what a verb changed on the host for networks, or had to leave, if anything."""
     world = sys.modules.get("nsbox.pod.networld")
-    if world is not None:
+    if world is not None and not is_rehearsal:
         tell(*(f"nsbox: {note}" for note in dict.fromkeys(world.notes)))
         world.notes.clear()
 

@@ -19,6 +19,8 @@ from . import clean, options
 
 Act = Callable[[argparse.Namespace], int]
 
+_NET_RM = "nsbox.cli.net:rm"
+_NETS = ("nsbox.cli.net:create", _NET_RM)
 _EXAMPLE = """\
 example:
   sudo nsbox explain create web --rootfs busybox          what it would do, call by call
@@ -31,8 +33,9 @@ Of networks, ports and builds a verb tells while it acts:
   sudo nsbox net connect web lan --sh connect.sh
   sudo nsbox publish web 8080:80 --events -
 
-It is VERB --dry-run, for create, join, run, stop, kill and rm. The first three are rehearsed:
-really done, told, and taken away again; no command of yours is executed. What other verbs do
+It is VERB --dry-run, for create, join, run, net create, net rm, stop, kill and rm. The first five
+are rehearsed: really done, told, and taken away again; no command of yours is executed, and the
+host's network is a copy. What other verbs do
 depends on what they find then: VERB --explain does it and tells.
 
 error CALL ERRNO [ARGUMENT]: what the manual pages know as the reason, each held against this shell.
@@ -157,10 +160,16 @@ def _rehearse(act: Act, args: argparse.Namespace, screen: text.Screen | None) ->
     _refuse_what_would_stay(args)
     if os.isatty(0) and os.isatty(1) and hasattr(args, "tty") and not (args.no_tty or getattr(args, "detach", False)):
         args.tty = True  # as it would be if its answer were not kept back
+    if _changes_the_host(args):
+        from ..net import copied
+
+        copied.enter()
+        clean.is_rehearsal = True
+    covered = os.geteuid() == 0 and getattr(args, "net", "none") != "none"
     teller, reasons = Teller(screen, rehearse.leave), dict[int, Any]()
     try:
         with _failing(teller, reasons, shown=screen is not None):
-            with rehearse.stage(), _listening(teller), _without_answer():
+            with rehearse.stage(covered=covered), _listening(teller), _without_answer():
                 act(args)
     finally:
         _write_down(args, teller.told, reasons)
@@ -169,11 +178,18 @@ def _rehearse(act: Act, args: argparse.Namespace, screen: text.Screen | None) ->
 
 
 def _refuse_what_would_stay(args: argparse.Namespace) -> None:
-    if args.in_place:
+    if getattr(args, "in_place", False):
         raise SpecError("cannot rehearse with --in-place: that may make directories in the rootfs")
+    if args.handler == _NET_RM and args.force:
+        raise SpecError("cannot rehearse with --force: that disconnects pods that run", hint="--explain does it and tells")
+
+
+def _changes_the_host(args: argparse.Namespace) -> bool:
+    """Whether links, rules or settings of the host's network are made: those who may not say so themselves."""
+    if os.geteuid() != 0:
+        return False
     net = getattr(args, "net", "none")
-    if net not in ("none", "host", "user") and ":" not in net:
-        raise SpecError(f"cannot rehearse with --net {net}: that changes the host's network", hint="leave --net out")
+    return args.handler in _NETS or net not in ("none", "host", "user") and ":" not in net
 
 
 @contextlib.contextmanager

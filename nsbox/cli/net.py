@@ -37,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     """Add `net` and its verbs."""
     group = options.verb(verbs, "net", "make networks, and connect pods to them", _EXAMPLE, "net:run")
     below = group.add_subparsers(title="verbs", metavar="VERB", required=True)
-    create = options.verb(below, "create", "make a network and its bridge", _EXAMPLE, "net:create", acts=True)
+    create = options.verb(below, "create", "make a network and its bridge", _EXAMPLE, "net:create", foretold=True)
     create.add_argument("name", metavar="NAME")
     create.add_argument("--subnet", metavar="CIDR", help="v4, as 10.9.0.0/24; a free one if not given")
     create.add_argument("--internal", action="store_true", help="it leads to nowhere but its pods and the host")
@@ -48,7 +48,7 @@ def add_parser(verbs: Any) -> None:
                            "example:\n  sudo nsbox net inspect lan\n", "net:inspect")
     inspect.add_argument("names", metavar="NAME", nargs="+")
     inspect.add_argument("--json", action="store_true", help="answer in JSON, a list")
-    rm = options.verb(below, "rm", "remove networks", "example:\n  sudo nsbox net rm lan\n", "net:rm", acts=True)
+    rm = options.verb(below, "rm", "remove networks", "example:\n  sudo nsbox net rm lan\n", "net:rm", foretold=True)
     rm.add_argument("names", metavar="NAME", nargs="+")
     rm.add_argument("-f", "--force", action="store_true", help="disconnect its pods; a missing one is no error")
     connect = options.verb(below, "connect", "plug a running pod into a network",

@@ -6,7 +6,9 @@ What is told is what the kernel really answered. Nothing stays, because
 - a pod that is made is ended again by the keeper, also if this command is killed;
 - a member goes as far as its last step, and ends there: no command of the user's is executed.
 
-What would reach the host's network, or a rootfs that is written to in place, is refused.
+- what changes the host's network is done in a copy of it, in a network namespace of its own.
+
+What would reach a pod that runs, or a rootfs that is written to in place, is refused.
 """
 
 import contextlib
@@ -27,11 +29,19 @@ _SIZE = "64m"
 
 
 @contextlib.contextmanager
-def stage() -> Iterator[None]:
-    """For the length of the block nsbox's records are a copy; what is made by it is gone afterwards."""
+def stage(*, covered: bool = False) -> Iterator[None]:
+    """For the length of the block nsbox's records are a copy; what is made by it is gone afterwards.
+
+    Args:
+        covered: the copy covers the records, in a mount namespace of ours: needed where files of it are
+            mounted, as those with names are for a pod on a network. For root alone.
+    """
     given = os.environ.get("NSBOX_STATE")
     real = _real_state()
     here = next((path for path in _STAGES if os.path.isdir(path)), "/")
+    if covered and real:
+        _cover(real)
+        here, real = "", ""
     said_r, said_w = os.pipe2(os.O_CLOEXEC)
     over_r, over_w = os.pipe2(os.O_CLOEXEC)
     keeper = os.fork()
@@ -44,7 +54,8 @@ def stage() -> Iterator[None]:
     try:
         if not os.read(said_r, 1):
             raise NsboxError("cannot rehearse: there is no place for a copy of the records")
-        os.environ["NSBOX_STATE"] = f"/proc/{keeper}/root{here}/state"
+        if here:
+            os.environ["NSBOX_STATE"] = f"/proc/{keeper}/root{here}/state"
         yield
     finally:
         if given is None:
@@ -66,8 +77,10 @@ def _real_state() -> str:
 def _keep(real: str, here: str, said_w: int, over_r: int) -> NoReturn:
     """The keeper: holds the copy until the command has ended, however that was; then clears away."""
     try:
-        _set_up(real, here)
-        os.environ["NSBOX_STATE"] = f"{here}/state"
+        if here:
+            _set_up(real, here)
+            os.environ["NSBOX_STATE"] = f"{here}/state"
+        _forget_ties()
         known = _known()
         os.write(said_w, b".")
         while os.read(over_r, 1):
@@ -86,6 +99,31 @@ def _known() -> frozenset[str]:
         if entry.status in ("creating", "broken"):
             shutil.rmtree(f"{statedir.state_dir()}/pods/{entry.name}")
     return frozenset(entry.name for entry in store.entries())
+
+
+def _cover(real: str) -> None:
+    """Put the copy over the records, for this process and those that it will make."""
+    syscalls.unshare(CloneFlag.CLONE_NEWNS)
+    syscalls.mount_propagation("/", MountFlag.MS_REC | MountFlag.MS_PRIVATE)
+    source_fd = os.open(real, statedir.DIR)
+    mounts.attach(mounts.new_filesystem("tmpfs", {"mode": "0700", "size": _SIZE}, mounts.MNT_BASE_ATTRS), source_fd)
+    _copy(source_fd, os.open(real, statedir.DIR))
+    os.close(source_fd)
+
+
+def _forget_ties() -> None:
+    """Cables between pods lie in the pods themselves, which are no copies: nobody is to mend them."""
+    from ..pod import netrecord
+
+    for name in store.names():
+        dir_fd = store.directory(name)
+        try:
+            if netrecord.POD_FILE in os.listdir(dir_fd):
+                netrecord.write_pod(dir_fd, netrecord.read_pod(dir_fd)._replace(ties=()))
+        except NsboxError:
+            pass  # a record that cannot be read stops the rehearsal as it would the verb
+        finally:
+            os.close(dir_fd)
 
 
 def _set_up(real: str, here: str) -> None:
