@@ -27,7 +27,6 @@ def net(host):
     yield host
     host.nsbox("rm", "--force", "web", "other", check=True)
     host.nsbox("net", "rm", "--force", "lan", "more", check=True)
-    host.run(["sh", "-c", "rm -rf /run/netns /run/ip*"])
 
 
 def agree(host, *words):
@@ -79,7 +78,8 @@ def test_a_network_of_others_is_entered_by_exactly_what_is_told(net, how):
     net.run(["ip", "netns", "add", "lab"], check=True)
     told = agree(net, "create", "other", "--rootfs", "busybox", "--net", OTHERS[how])
     assert any("CLONE_NEWNET" in one.call for one in told) == (how != "of the host")
-    net.run(["ip", "netns", "del", "lab"], check=True)
+    net.nsbox("rm", "--force", "other", check=True)
+    net.run(["sh", "-c", "ip netns del lab && umount /run/netns && rmdir /run/netns"], check=True)
 
 
 def test_a_build_of_a_root_file_system_tells_the_programs_that_it_runs(net):

@@ -33,13 +33,14 @@ def host(host: FakeHost) -> Iterator[FakeHost]:
     yield host
     host.run(["sh", "-c", "kill -9 -1"])
     host.nsbox("rm", "--force", "web", "other")
-    for name in links_of(host, "self"):
+    host.nsbox("net", "rm", "--force", "lan", "inner", "bridge")
+    for name in links_of(host, "1"):
         host.run(["ip", "link", "del", name])
     host.run(["sh", "-c", "nft flush ruleset; echo 0 > /proc/sys/net/ipv4/ip_forward; rm -f /run/netns-*"])
 
 
 def links_of(host: FakeHost, pid: str) -> list[str]:
-    rows = json.loads(host.run(["nsenter", "-t", pid.replace("self", "1"), "-n", "ip", "-j", "link"], check=True).stdout)
+    rows = json.loads(host.run(["nsenter", "-t", pid, "-n", "ip", "-j", "link"], check=True).stdout)
     return [row["ifname"] for row in rows if row["ifname"].startswith("nsb")]
 
 
