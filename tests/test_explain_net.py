@@ -11,6 +11,7 @@ import time
 
 import oracle
 import pytest
+from procfs import until
 from ptyclient import Terminal
 
 from nsbox.linux import apart
@@ -143,7 +144,9 @@ def test_q_ends_it_half_way_and_nothing_is_left(net):
 
     Red when: apart.py sets its alarm all the same (the test thinks for longer than that), or "q" is taken for Enter.
     """
-    before = net.snapshot()
+    for _ in until(10):
+        if "tentative" not in str(before := net.snapshot()):
+            break
     with Terminal(net, columns=200).nsbox("create", "other", "--net", "lan", "--step") as terminal:
         while "veth" not in (asked := terminal.expect("q: end here and undo ").decode()):
             terminal.type("\n")

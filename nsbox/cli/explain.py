@@ -181,7 +181,8 @@ def _refuse_what_would_stay(args: argparse.Namespace) -> None:
     if getattr(args, "in_place", False):
         raise SpecError("cannot rehearse with --in-place: that may make directories in the rootfs")
     if args.handler == _NET_RM and args.force:
-        raise SpecError("cannot rehearse with --force: that disconnects pods that run", hint="--explain does it and tells")
+        raise SpecError("cannot rehearse with --force: that disconnects pods that run",
+                        hint="--explain does it and tells")  # fmt: skip
 
 
 def _changes_the_host(args: argparse.Namespace) -> bool:

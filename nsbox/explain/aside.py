@@ -63,7 +63,8 @@ class Aside:
         kind = _LOOPBACKS[proto]
         listens = f"{kind}{'6' if v6 else ''}-LISTEN:{host_port},bind={v6}{address}{']' if v6 else ''},fork"
         inner = f"nsenter --target {self._name_of(self._pod_pid)} --net socat - {kind}\\:127.0.0.1\\:{pod_port}"
-        return f'setsid socat {listens}{",reuseaddr" if proto == "tcp" else ""} EXEC:"{inner}" < /dev/null > /dev/null 2>&1 &'
+        listens += ",reuseaddr" if proto == "tcp" else ""
+        return f'setsid socat {listens} EXEC:"{inner}" < /dev/null > /dev/null 2>&1 &'
 
     def _way_out(self) -> Iterator[str]:
         if not self._pasta:

@@ -92,7 +92,8 @@ Known = Mapping[int, tuple[str, Show]]
 _BRIDGE: Known = {23: ("IFLA_BR_MCAST_SNOOPING", _number)}
 _TUPLE_IP: Known = {1: ("CTA_IP_V4_SRC", _address), 2: ("CTA_IP_V4_DST", _address), 3: ("CTA_IP_V6_SRC", _address),
                     4: ("CTA_IP_V6_DST", _address)}  # fmt: skip
-_TUPLE_PROTO: Known = {1: ("CTA_PROTO_NUM", _number), 2: ("CTA_PROTO_SRC_PORT", _port), 3: ("CTA_PROTO_DST_PORT", _port)}
+_TUPLE_PROTO: Known = {1: ("CTA_PROTO_NUM", _number), 2: ("CTA_PROTO_SRC_PORT", _port),
+                       3: ("CTA_PROTO_DST_PORT", _port)}  # fmt: skip
 _TUPLE: Known = {1: ("CTA_TUPLE_IP", lambda raw: _parsed(raw, _TUPLE_IP)),
                  2: ("CTA_TUPLE_PROTO", lambda raw: _parsed(raw, _TUPLE_PROTO))}  # fmt: skip
 _TBF: Known = {1: ("TCA_TBF_PARMS", _tbf)}

@@ -33,7 +33,7 @@ _QDISCS = {
 }
 _IFA_F_NODAD, _LO_SCOPE = 0x02, 254
 _PROGRAMS = {
-    "nft": ("nft(8)", "replace nsbox's own tables of the firewall as a whole: all or nothing, and no others are touched"),
+    "nft": ("nft(8)", "replace nsbox's own tables of the firewall as a whole, and no others: all or nothing"),
     "pasta": ("pasta(1)", "a way out without root and without rules: it copies between the pod and sockets of its own"),
 }
 

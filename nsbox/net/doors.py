@@ -137,7 +137,8 @@ def _starting(real: Any) -> Any:
     def through(process: Any, argv: Any, *args: Any, **named: Any) -> None:
         listener = syscalls.listener()
         env = named.get("env")
-        said = "vfork", ([os.fsdecode(word) for word in argv], os.environ if env is None else env, b"".join(_input[-1:]))
+        words, variables = [os.fsdecode(word) for word in argv], os.environ if env is None else env
+        said = "vfork", (words, variables, b"".join(_input[-1:]))
         if listener is not None:
             listener.begin(*said)
         try:
