@@ -106,19 +106,22 @@ def test_create_is_foretold_as_it_is_done_and_changes_nothing(any_host, how):
 def test_networks_are_foretold_and_the_host_s_stay_as_they_are(host):
     """What is there counts: names and subnets that are taken, links that a network must not touch.
 
-    Red when: the copy of the host's network lacks its routes, or it is entered after the keeper is born.
+    Red when: the copy of the host's network lacks its addresses and routes, or is not entered.
     """
     host.nsbox("net", "create", "lan", "--subnet", "10.78.0.0/24", check=True)
     host.nsbox("create", "web", "--net", "lan", check=True)
+    for words in ("link add br9 type bridge", "address add 10.78.1.9/24 dev br9", "link set br9 up"):
+        host.run(["ip", *words.split()], check=True)
     before = host.snapshot()
     said = host.nsbox("explain", "net", "create", "more", check=True)
-    assert "10.78.1.1/24" in said.stdout and said.stderr == "nsbox: rehearsed: nothing of it is left\n"
+    assert "10.78.2.1/24" in said.stdout and said.stderr == "nsbox: rehearsed: nothing of it is left\n"
     for words in (["net", "create", "lan"], ["net", "create", "more", "--subnet", "10.78.0.0/20"], ["net", "rm", "lan"]):
         real, told = host.nsbox(*words), host.nsbox("explain", *words)
         assert (told.returncode, told.stderr) == (real.returncode, real.stderr) and told.returncode in (2, 125)
     said = host.nsbox("explain", "create", "other", "--net", "lan", check=True)
     assert "10.78.0.3/24" in said.stdout and said.stderr == "nsbox: rehearsed: nothing of it is left\n"
     host.assert_same_as(before)
+    host.run(["ip", "link", "del", "br9"], check=True)
     host.nsbox("rm", "--force", "web", check=True)
     said = host.nsbox("explain", "net", "rm", "lan", check=True)
     assert re.search(r"\$ ip link del dev nsb\w+", said.stdout)
