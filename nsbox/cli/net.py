@@ -67,7 +67,8 @@ def add_parser(verbs: Any) -> None:
     link.add_argument("--json", action="store_true", help="answer in JSON")
     _add_shape(link)
     options.verb(below, "reload", "put bridges, rules and names back in place",
-                 "example:\n  sudo nsbox net reload      after a flush of the firewall\n", "net:reload", acts=True)  # fmt: skip
+                 "example:\n  sudo nsbox net reload      after a flush of the firewall\n", "net:reload",
+                  acts=True)  # fmt: skip
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:

@@ -67,7 +67,7 @@ def _start(purpose: str, work: Work) -> tuple[int, int, set[int]]:
 
 def _outcome(pid: int, read_fd: int, blocked: set[int]) -> tuple[bytes, bool]:
     """What the child writes until it ends, and whether it did so in time. The child is reaped."""
-    deadline = math.inf if syscalls.nobody_hurries() else time.monotonic() + DEADLINE_S + _GRACE_S
+    deadline = math.inf if _nobody_hurries() else time.monotonic() + DEADLINE_S + _GRACE_S
     try:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -79,6 +79,12 @@ def _outcome(pid: int, read_fd: int, blocked: set[int]) -> tuple[bytes, bool]:
         os.close(read_fd)
         in_time = _end(pid)
     return said, in_time
+
+
+def _nobody_hurries() -> bool:
+    """Whether no deadline holds, for somebody is asked before each call."""
+    listener = syscalls.listener()
+    return listener is not None and listener.patient
 
 
 def _read(fd: int, deadline: float) -> bytes:
@@ -115,7 +121,8 @@ def _child(write_fd: int, purpose: str, work: Work) -> NoReturn:
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        signal.setitimer(signal.ITIMER_REAL, 0.0 if syscalls.nobody_hurries() else DEADLINE_S)  # even if the caller is gone by then
+        # Even if the caller is gone by then.
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if _nobody_hurries() else DEADLINE_S)
         said = _attempt(purpose, work)
         while said:
             said = said[os.write(write_fd, said) :]

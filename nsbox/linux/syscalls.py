@@ -123,11 +123,6 @@ def listener() -> Listener | None:
     return _listener
 
 
-def nobody_hurries() -> bool:
-    """Whether no deadline holds, for somebody is asked before each call."""
-    return _listener is not None and _listener.patient
-
-
 def listening_fds() -> tuple[int, ...]:
     """What is to be kept open so that the listener still hears this process."""
     return _listener.fds if _listener is not None else ()
