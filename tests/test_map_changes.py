@@ -151,6 +151,111 @@ def test_a_picture_of_another_boot_is_refused(host, before):
     assert "another boot" in refused(host.nsbox("map", "--diff", before), 125)
     assert "No such file" in refused(host.nsbox("map", "--diff", host.work / "missing"), 125)
 
+# ---- --diff in the trees, the plan and the page ----
+
+def lit(host: FakeHost, before: Any, *parts: str) -> list[str]:
+    """The lines of these parts that carry a sign, without what draws the tree."""
+    done = host.nsbox("map", "--diff", before, "--only", ",".join(parts), env={"COLUMNS": "200"}, check=True)
+    said = done.stdout.partition("\n\n")[2]
+    found = re.findall(r"^([+~-]) [├└│─ ]*(.*)$", said, re.MULTILINE)
+    return [f"{sign} {re.sub('[○■◆]', '', text)}" for sign, text in found]
+
+
+@contextlib.contextmanager
+def changed(host: FakeHost, before: Any) -> Iterator[dict[str, int]]:
+    """A pod that stays, with a member that ends and one that comes with a root of its own; a pod goes, and one comes."""
+    with pod(host, "web", "--rootfs", "busybox") as pause, detached(host, "web", argv=("sleep", "1000")) as old:
+        with pod(host, "gone") as gone:
+            keep(host, before)
+            assert lit(host, before, "networks", "pids", "owners") == []
+        host.nsbox("kill", "-s", "KILL", str(old), check=True)
+        for _ in until(20):
+            if old not in host.processes():
+                break
+        with detached(host, "web", "--rootfs", "busybox", argv=("sleep", "1001")) as new, pod(host, "fresh") as fresh:
+            host.nsbox("publish", "web", "8080:80", check=True)
+            yield {"pause": pause, "old": old, "gone": gone, "new": new, "fresh": fresh}
+
+
+def test_the_trees_light_what_changed_and_nothing_else(host, before):
+    """Red when: merged() forgets what is gone, lights what stays, or takes a new shape for a change."""
+    with changed(host, before) as who:
+        pids = lit(host, before, "pids")
+        assert {(line[0], int(line.split()[1])) for line in pids if " = " in line} == {
+            ("+", who["new"]), ("+", who["fresh"]), ("-", who["old"]), ("-", who["gone"])}
+        assert [line[:2] + line[8:] for line in pids if " pod " in line] == ["+ pod fresh", "- pod gone"]
+        owners = lit(host, before, "owners")
+        assert [line[:10].rstrip() for line in owners] == ["~ pod web", "+ pod fres", "- pod gone"]
+        assert re.search(r"^~ pod web pid (.) mnt \1 \+ . net \1 uts \1 ipc \1$", owners[0]), owners
+        nets = lit(host, before, "networks")
+        assert [line for line in nets if not line.startswith("~ lo 127.0.0.1/8 + ")] == [  # the proxy has an address in there
+            "+ listens 127.0.0.1:8080/tcp nsbox:proxy → 80 of C pod web", "+ nothing but lo, and nobody listens: D",
+            "- nothing but lo, and nobody listens: B"]
+
+
+def test_a_link_that_is_different_says_how(host, before):
+    """Red when: a link with another address counts as one that went and one that came; or the plus is left out."""
+    with pod(host, "web", "--rootfs", "busybox") as pause:
+        keep(host, before)
+        host.run(["nsenter", "-n", "-t", str(pause), "ip", "addr", "add", "10.9.8.7/32", "dev", "lo"],
+                 user=0, check=True)
+        assert "~ lo 127.0.0.1/8 + 10.9.8.7/32 ::1/128" in lit(host, before, "networks")
+        answer = json.loads(host.nsbox("map", "--json", "--diff", before, check=True).stdout)
+        assert {"sign": "~", "what": "link", "text": "lo in net B pod web: + 10.9.8.7/32"} in answer["changes"]
+        host.run(["nsenter", "-n", "-t", str(pause), "ip", "addr", "del", "127.0.0.1/8", "dev", "lo"],
+                 user=0, check=True)
+        assert any(line.endswith("(was 127.0.0.1/8)") for line in lit(host, before, "networks"))
+
+
+MAPPED = """
+import os, sys
+from nsbox.linux import syscalls
+from nsbox.linux.flags import CloneFlag
+syscalls.unshare(CloneFlag.CLONE_NEWUSER)
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_uid_map_that_was_written_is_a_change(host, before):
+    """Red when: between() looks at namespaces that came and went alone."""
+    keeper = host.popen([sys.executable, "-c", MAPPED], user=0, stdin=subprocess.PIPE)
+    try:
+        pid = int(keeper.stdout.readline())
+        keep(host, before)
+        host.run(["sh", "-c", f"echo 0 5000 1 > /proc/{pid}/uid_map"], user=0, check=True)
+        answer = json.loads(host.nsbox("map", "--json", "--diff", before, check=True).stdout)
+        said = "user B beside: python: uid 0 is 5000 outside; was: no uid is mapped"
+        assert {"sign": "~", "what": "namespace", "text": said} in answer["changes"]
+        [line] = [line for line in lit(host, before, "owners") if line.startswith("~ user")]
+        assert line.endswith("uid 0 is 5000 outside (was no uid is mapped)")
+    finally:
+        keeper.end()
+
+
+def test_a_member_that_executed_another_program_is_a_change(host, before):
+    """Red when: renamed() is not asked; or the host's own, whose names change all the time, are asked too."""
+    code = "import sys, os; print(os.getpid(), flush=True); sys.stdin.readline(); os.execvp('sleep', ['sleep', '1000'])"
+    keeper = host.popen(["unshare", "--uts", sys.executable, "-c", code], user=0, stdin=subprocess.PIPE)
+    at_home = host.popen([sys.executable, "-c", code], user=0, stdin=subprocess.PIPE)
+    try:
+        pids = [int(one.stdout.readline()) for one in (keeper, at_home)]
+        keep(host, before)
+        for one, pid in zip((keeper, at_home), pids, strict=True):
+            one.stdin.write("go\n")
+            one.stdin.flush()
+            for _ in until(20):
+                if host.run(["cat", f"/proc/{pid}/comm"]).stdout.strip() == "sleep":
+                    break
+        answer = json.loads(host.nsbox("map", "--json", "--diff", before, check=True).stdout)
+        texts = [one["text"] for one in answer["changes"] if one["sign"] == "~"]
+        assert texts == [f"{pids[0]} sleep: was python"]
+        said = host.nsbox("map", "--diff", before, "--only", "matrix", check=True).stdout
+        assert re.search(rf"^~ *{pids[0]} sleep .*was python$", said, re.MULTILINE)
+    finally:
+        keeper.end()
+        at_home.end()
+
 
 # ---- --watch ----
 

@@ -12,6 +12,7 @@ from conftest import skip_or_fail
 from fakehost import FakeHost
 from inpod import detached, pod
 from test_map import COLUMNS
+from test_map_changes import changed
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
@@ -219,3 +220,48 @@ def test_a_hundred_processes_in_many_groups_are_found_quickly(host):
                         ".map((one) => one.querySelector('th').textContent)")
         assert shown.count("sleep") == 30 and "nsbox:pause" not in shown
         assert pods == ["pod zoo"]  # beside it the host's process that looks after its member
+
+
+# ---- compared with an earlier picture ----
+
+LIT = """
+[...document.querySelectorAll('#%s .tree li.change')].map((line) => {
+  const words = line.querySelector(':scope > .words');
+  return [words.querySelector('.sign').textContent, words.textContent.replace(/\\s+/g, ' '),
+          getComputedStyle(words).backgroundColor, getComputedStyle(words).textDecorationLine];
+})
+"""
+
+
+def test_the_page_lights_what_changed_in_every_part(host):
+    """Red when: nodes() of parts.html.j2 writes no sign; the plan draws the same box as before; or grey is no grey."""
+    before = host.work / "before.json"
+    with changed(host, before) as who, opened(host, "--diff", before) as seen:
+        pids = seen.js(LIT % "pids")
+        told = {(sign, int(text.split()[1 if text[1] == " " else 0].lstrip("+−~"))) for sign, text, *_ in pids if " = " in text}
+        assert told == {("+", who["new"]), ("+", who["fresh"]), ("−", who["old"]), ("−", who["gone"])}
+        assert {ground for _, _, ground, _ in pids} == {"rgb(255, 243, 196)"}
+        quiet = seen.js("[...document.querySelectorAll('#pids li:not(.change) > .words')].map((one) => getComputedStyle(one).color)")
+        assert quiet and set(quiet) == {"rgb(89, 99, 110)"}
+        assert [sign for sign, *_ in seen.js(LIT % "owners")] == ["~", "+", "−"]
+        plan = seen.js("[...document.querySelectorAll('#networks svg text')].map((one) => [one.textContent, one.classList.contains('faded')])")
+        assert [text for text, _ in plan if text.startswith("+ ◂ 127.0.0.1:8080/tcp")]
+        assert all(faded != (text[:2] in ("+ ", "− ", "~ ")) for text, faded in plan)
+        assert {text.partition(" nothing")[0] for text, _ in plan if "nobody listens" in text} >= {"+", "−"}
+        marks = "(() => { const fill = (one) => getComputedStyle(one.querySelector('.ns.shared, .ns.alone')).backgroundColor;" \
+                "return [...document.querySelectorAll('#matrix tr.proc')].filter((one) => one.querySelector('.ns.shared, .ns.alone'))" \
+                ".map((one) => [one.className, fill(one)]); })()"
+        for style, fill in seen.js(marks):
+            assert (fill == "rgb(89, 99, 110)") == ("change" not in style), (style, fill)
+        assert any(role in ("image", "img") and name in ("new", "gone") for role, name in seen.spoken())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_compared_page_keeps_the_rules_of_accessibility(host, scheme):
+    """Red when: what did not change is faded until it cannot be read."""
+    before = host.work / "before.json"
+    with changed(host, before), opened(host, "--diff", before, scheme=scheme) as seen:
+        seen.js("document.querySelector('details').open = true")
+        seen.js(axe() + ";0")
+        found = seen.js("axe.run().then((said) => said.violations.map((one) => [one.id, one.nodes.map((node) => node.html)]))")
+        assert found == []

@@ -166,6 +166,7 @@ def text_of(seen: "View", args: argparse.Namespace) -> str:
     from ..show import pieces, rows, terminal, text, trees, unread
 
     style = terminal.Style(pieces.terminal_width(), not args.ascii and _is_unicode())
+    signs, compared = bool(args.diff) or args.form == "watch", bool(args.diff)
     parts: list[list[pieces.Line]] = []
     if seen.earlier and args.diff:
         from ..show import changes
@@ -174,10 +175,10 @@ def text_of(seen: "View", args: argparse.Namespace) -> str:
         parts.append(terminal.differences(changes.between(seen, seen.earlier), since, style))
     if "matrix" in args.only:
         found = rows.blocks(seen, unfold=args.all)
-        parts.append(terminal.matrix(found, seen.picture["kinds"], style, compared=bool(args.diff)))
-    for name, make in trees.TREES.items():
-        if name in args.only:
-            parts.append(terminal.tree(trees.HEADINGS[name], make(seen), style))
+        parts.append(terminal.matrix(found, seen.picture["kinds"], style, signs=signs, compared=compared))
+    for name in (name for name in trees.NAMES if name in args.only):
+        nodes = trees.tree(name, seen)
+        parts.append(terminal.tree(trees.HEADINGS[name], nodes, style, signs=signs, compared=compared))
     if blind := unread.lines(seen.picture):
         parts.append([[pieces.Piece(style.plain(line))] for line in blind])
     lines: list[pieces.Line] = []

@@ -8,8 +8,8 @@ from ..errors import NsboxError, SpecError
 from ..words import quote
 from . import letters
 from .picture import FORMAT, Picture
-from .trees import endpoint
-from .view import View
+from .trees import endpoint, far_name, ids_in_words
+from .view import View, renamed
 
 
 class Change(NamedTuple):
@@ -54,10 +54,32 @@ def between(view: View, earlier: View) -> list[Change]:
     """All differences, processes first. Those of the host's own processes are counted only."""
     found = [*_processes(view, earlier), *_namespaces(view, earlier)]
     for what, lines in (("link", _links), ("listener", _listeners), ("port", _ports)):
-        before, now = dict.fromkeys(lines(earlier)), dict.fromkeys(lines(view))
-        found += [Change("+", what, text) for text in now if text not in before]
-        found += [Change("-", what, text) for text in before if text not in now]
+        before, now = ({thing.key: thing for thing in lines(one)} for one in (earlier, view))
+        found += [Change("+", what, thing.text) for key, thing in now.items() if key not in before]
+        found += [Change("-", what, thing.text) for key, thing in before.items() if key not in now]
+        found += [Change("~", what, f"{thing.name}: {difference}") for key, thing in now.items()
+                  if key in before and (difference := thing.difference(before[key]))]  # fmt: skip
     return found
+
+
+class _Thing(NamedTuple):
+    """Something in a network.
+
+    Attributes:
+        key: the same in both pictures.
+        name: what and where it is.
+        says: what of it may become different.
+        text: all of this.
+    """
+
+    key: tuple[Any, ...]
+    name: str
+    says: tuple[str, ...]
+    text: str
+
+    def difference(self, before: "_Thing") -> str:
+        came = [f"+ {word}" for word in self.says if word not in before.says]
+        return " ".join([*came, *(f"- {word}" for word in before.says if word not in self.says)])
 
 
 def _processes(view: View, earlier: View) -> Iterator[Change]:
@@ -71,7 +93,10 @@ def _processes(view: View, earlier: View) -> Iterator[Change]:
                 yield Change(sign, "process", _told(where.known[key], where))
     for key, one in view.drawn_processes.items():
         before = earlier.known.get(key)
-        if before is not None and (moves := list(_moves(one, before, view, earlier))):
+        if before is None:
+            continue
+        moves = [*_moves(one, before, view, earlier), *(() if key in home else renamed(one, before))]
+        if moves:
             yield Change("~", "process", f"{one['pid']} {one['name']}: {', '.join(moves)}")
     for sign, keys in (("+", came), ("-", went)):
         if count := sum(key in home for key in keys):
@@ -107,25 +132,46 @@ def _namespaces(view: View, earlier: View) -> Iterator[Change]:
         for key, row in rows.items():
             if key not in others and row["id"] in where.scope:
                 yield Change(sign, "namespace", f"{row['kind']} {row['letter']} {where.name_of(row['id'])}".rstrip())
+    for key, row in now.items():
+        if key in before and row["kind"] == "user" and row["id"] in view.scope:
+            ids, were = (ids_in_words(one["uid_map"]) or "nobody is in it" for one in (row, before[key]))
+            if ids != were:
+                yield Change("~", "namespace", f"user {row['letter']} {view.name_of(row['id'])}: {ids}; was: {were}")
 
 
-def _links(view: View) -> Iterator[str]:
+def _links(view: View) -> Iterator[_Thing]:
     for net in view.drawn_nets:
+        names = {link["index"]: link["name"] for link in net["links"]}
         for link in net["links"]:
-            words = [link["name"], *link["addresses"], "" if link["up"] else "down"]
-            yield f"{' '.join(filter(None, words))} in {_net(net['id'], view)}"
+            words = [*link["addresses"], "" if link["up"] else "down"]
+            if link["master"] in names:
+                words.append(f"of {names[link['master']]}")
+            if link["peer"] is not None:
+                far = link["peer"]["net"]
+                words.append(f"↔ {far_name(link, view)}" + (f" of {_net(far, view)}" if far in view.named else ""))
+            key = (_letter(net["id"], view), link["index"], link["name"])
+            says, place = tuple(filter(None, words)), f"in {_net(net['id'], view)}"
+            yield _Thing(key, f"{link['name']} {place}", says, " ".join((link["name"], *says, place)))
 
 
-def _listeners(view: View) -> Iterator[str]:
+def _listeners(view: View) -> Iterator[_Thing]:
     for net in view.drawn_nets:
         for one in net["listens"]:
-            yield f"{endpoint(one['address'], one['port'], one['proto'])} in {_net(net['id'], view)}"
+            where = (one["proto"], one["address"], one["port"])
+            who = view.processes[one["pid"]]["name"] if one["pid"] in view.processes else "somebody unseen"
+            text = f"{endpoint(one['address'], one['port'], one['proto'])} in {_net(net['id'], view)}"
+            yield _Thing((_letter(net["id"], view), *where), text, (who,), text)
 
 
-def _ports(view: View) -> Iterator[str]:
+def _ports(view: View) -> Iterator[_Thing]:
     for row in (row for row in view.picture["published"] if row["net"] in view.scope):
         where = endpoint(row["host_address"], row["host_port"], row["proto"])
-        yield f"{where} to port {row['pod_port']} of pod {row['pod']}, {row['state']}"
+        says = f"to port {row['pod_port']} of pod {row['pod']}", row["state"]
+        yield _Thing((row["proto"], row["host_address"], row["host_port"]), where, says, f"{where} {', '.join(says)}")
+
+
+def _letter(number: int, view: View) -> str:
+    return str(view.named[number]["letter"]) if number in view.named else ""
 
 
 def _net(number: int, view: View) -> str:

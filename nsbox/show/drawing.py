@@ -7,8 +7,8 @@ told without measuring.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .node import Node
 from .rows import Block, Row
-from .trees import Node
 from .view import SHAPES, Cell
 
 CHAR = 7.8  # of 13 pixels, the size of all text but headings
@@ -150,40 +150,47 @@ _INDENT = 24
 _WIDTH_MAX = 900
 
 
-def tree(nodes: Sequence[Node]) -> Drawing:
-    """Lines that hang below each other."""
+def tree(nodes: Sequence[Node], *, compared: bool = False) -> Drawing:
+    """Lines that hang below each other.
+
+    Args:
+        compared: what did not change is faded.
+    """
     items: list[Item] = []
     y, width = 0.0, 0.0
     for node in nodes:
-        y, width = _branch(node, 0, y, width, items)
+        y, width = _branch(node, 0, y, width, items, compared)
     return Drawing(width, y, tuple(items))
 
 
-def _branch(node: Node, depth: int, y: float, width: float, items: list[Item]) -> tuple[float, float]:
+def _branch(
+    node: Node, depth: int, y: float, width: float, items: list[Item], compared: bool
+) -> tuple[float, float]:
     middle = y + ROW / 2
-    x = _words(node, depth * _INDENT, middle, items)
+    x = _words(node, depth * _INDENT, middle, items, compared and not node.change)
     y, width = y + ROW, max(width, x)
     for number, child in enumerate(node.children):
         corner = depth * _INDENT + MARK / 2 - 4
         top = middle + (12 if number == 0 else -ROW / 2)
         items.append(Line(f"M{corner:g} {top:g}V{y + ROW / 2:g}H{corner + _INDENT - 12:g}"))
         below = y
-        y, width = _branch(child, depth + 1, y, width, items)
+        y, width = _branch(child, depth + 1, y, width, items, compared)
         if number < len(node.children) - 1 and y > below + ROW:
             items.append(Line(f"M{corner:g} {below + ROW / 2:g}V{y:g}"))
         middle = y
     return y, width
 
 
-def _words(node: Node, x: float, middle: float, items: list[Item]) -> float:
-    for number, word in enumerate(node.words):
+def _words(node: Node, x: float, middle: float, items: list[Item], faded: bool) -> float:
+    words = (*([SIGNS[node.change]] if node.change else []), *node.line)
+    for number, word in enumerate(words):
         if isinstance(word, Cell):
-            items.append(Mark(x + MARK / 2 - 2, middle, word, f"{word.kind} {word.letter}"))
+            items.append(Mark(x + MARK / 2 - 2, middle, word, f"{word.kind} {word.letter}", faded))
             x += MARK + 6
         else:
             text = cut(word, _WIDTH_MAX - x)
-            items.append(Text(x, middle + 4.5, text, "" if number else "strong"))
-            followed = number + 1 < len(node.words) and isinstance(node.words[number + 1], Cell)
+            items.append(Text(x, middle + 4.5, text, "" if number else "strong", faded=faded))
+            followed = number + 1 < len(words) and isinstance(words[number + 1], Cell)
             x += length(text) + (6 if followed else CHAR)
     return x
 

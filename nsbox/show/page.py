@@ -62,15 +62,15 @@ def _hue(letter: str) -> int:
 def svg(view: View, parts: Sequence[str], *, unfold: bool = False) -> str:
     """The picture as one SVG that needs nothing else, light or dark as its reader likes."""
     drawings = []
+    compared = view.earlier is not None
     for part in parts:
         if part == "matrix":
             found = rows.blocks(view, unfold=unfold)
-            compared = view.earlier is not None
             drawings.append(("", drawing.matrix(found, view.picture["kinds"], compared=compared)))
         elif part == "networks":
             drawings.append((_HEADINGS[part], plan.draw(view)))
         else:
-            drawings.append((_HEADINGS[part], drawing.tree(trees.TREES[part](view))))
+            drawings.append((_HEADINGS[part], drawing.tree(trees.tree(part, view), compared=compared)))
     return _environment().get_template("picture.svg.j2").render(
         drawing=drawing.stack(drawings), title=f"Namespaces of {view.picture['hostname']}", description=describe(view)
     )  # fmt: skip
@@ -119,7 +119,7 @@ def _everything(view: View, parts: Sequence[str], unfold: bool) -> dict[str, Any
         "kinds": view.picture["kinds"],
         "blocks": rows.blocks(view, unfold=unfold),
         "plan": plan.draw(view),
-        "trees": {name: make(view) for name, make in trees.TREES.items()},
+        "trees": {name: trees.tree(name, view) for name in trees.NAMES},
         "shapes_mean": SHAPES,
         "unread": lines(view.picture),
         "about": {str(row["id"]): _about(row, view) for row in view.picture["namespaces"] if row["id"] in view.scope},

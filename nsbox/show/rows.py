@@ -3,7 +3,7 @@
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from . import letters
-from .view import Cell, View, title
+from .view import Cell, View, renamed, title
 
 FOLD_FROM = 4  # so many rows that say the same become one
 
@@ -55,7 +55,8 @@ def blocks(view: View, *, unfold: bool = False) -> list[Block]:
                 for pid, one in ((pid, view.processes[pid]) for pid in pids)]  # fmt: skip
         summary = _summary(group, rows, view)
         if view.earlier:
-            rows = [*(_compared(row, view, view.earlier) for row in rows), *_gone(group, view, view.earlier)]
+            rows = [_compared(row, view, view.earlier, group["what"] == "host") for row in rows]
+            rows += _gone(group, view, view.earlier)
         if not unfold:
             summed_up = group["what"] == "host" and view.targets.isdisjoint(pids)
             rows = list(_folded_host(rows) if summed_up else _folded(rows))
@@ -127,7 +128,7 @@ def _together(rows: Sequence[Row], name: str) -> Row:
 
 # ---- compared with an earlier picture ----
 
-def _compared(row: Row, view: View, earlier: View) -> Row:
+def _compared(row: Row, view: View, earlier: View, at_home: bool) -> Row:
     """The row with what is new in it."""
     one = row.process
     before = earlier.known.get((one["pid"], one["start_time"]))
@@ -135,6 +136,8 @@ def _compared(row: Row, view: View, earlier: View) -> Row:
         return row if one["pid"] == view.picture["viewer"]["pid"] else row._replace(change="new")
     cells = tuple(_moved(cell, before, view, earlier) for cell in row.cells)
     moves = [f"{cell.kind} was {cell.was}" for cell in cells if cell.was]
+    if not at_home:  # there they do it all the time
+        moves += renamed(one, before)
     if not moves:
         return row
     return row._replace(cells=cells, change="moved", note="; ".join(filter(None, [", ".join(moves), row.note])))

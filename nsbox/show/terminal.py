@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from .node import Node
 from .pieces import Line, Piece, cut, fitted, width_of
 from .rows import Block, Row
 from .text import printable
-from .trees import Node
 from .view import SHAPES, Cell
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _ASCII = {"own": ".", "shared": "#", "alone": "*", "hidden": "?", "none": "-"}
 _SIGNS = {"new": "+", "gone": "-", "moved": "~"}
 _GUIDES = ("├─ ", "└─ ", "│  ", "   ")
 _ASCII_GUIDES = ("|- ", "`- ", "|  ", "   ")
+_SIGNS_MEAN = "Signs: + new  - gone  ~ different"
 _REPLACED = str.maketrans({"×": "x", "·": "|", "…": "~", "↔": "=", "→": "->"})
 # Told apart with each of the common kinds of colour blindness, on dark and on light.
 _COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red", "bright_cyan", "bright_magenta")
@@ -46,10 +47,13 @@ class Style(NamedTuple):
         return text if self.unicode else text.translate(_REPLACED).encode("ascii", "backslashreplace").decode()
 
 
-def matrix(found: Sequence[Block], kinds: Sequence[str], style: Style, *, compared: bool = False) -> list[Line]:
+def matrix(
+    found: Sequence[Block], kinds: Sequence[str], style: Style, *, signs: bool = False, compared: bool = False
+) -> list[Line]:
     """The lines of the matrix, each at most as wide as the terminal.
 
     Args:
+        signs: say what the signs of a comparison mean.
         compared: what did not change shall not catch the eye.
     """
     heads = "".join(_HEAD.get(kind, kind).ljust(_CELL) for kind in kinds)
@@ -62,7 +66,8 @@ def matrix(found: Sequence[Block], kinds: Sequence[str], style: Style, *, compar
             lines.append(_dimmed(line) if compared and not row.change else line)
         if block.summary:
             lines.append([Piece(" " * (_PID + 1) + style.plain(block.summary), "italic")])
-    return _fitted([*lines, [], *_legend(style)], style)
+    meaning = [[Piece(_SIGNS_MEAN, "dim")]] if signs else []
+    return _fitted([*lines, [], *_legend(style), *meaning], style)
 
 
 def _line(row: Row, block: Block, style: Style) -> Line:
@@ -93,21 +98,30 @@ def differences(found: "Sequence[Change]", since: str, style: Style) -> list[Lin
     return _fitted(lines if found else [*lines, [Piece("none", "dim")]], style)
 
 
-def tree(heading: str, nodes: Sequence[Node], style: Style) -> list[Line]:
-    """The lines of a tree, each at most as wide as the terminal."""
+def tree(
+    heading: str, nodes: Sequence[Node], style: Style, *, signs: bool = False, compared: bool = False
+) -> list[Line]:
+    """The lines of a tree, each at most as wide as the terminal.
+
+    Args:
+        signs: begin each line with what came of it in a comparison.
+        compared: what did not change shall not catch the eye.
+    """
     lines = [[Piece(style.plain(heading), "bold underline")]]
-    for node in nodes:
-        lines += _drawn(node, "", "", style)
+    for node, line in (found for top in nodes for found in _drawn(top, "", "", style)):
+        if signs:
+            line = [Piece(_SIGNS.get(node.change, " ") + " ", "bold"), *line]
+        lines.append(_dimmed(line) if compared and not node.change else line)
     return _fitted(lines, style)
 
 
-def _drawn(node: Node, lead: str, below: str, style: Style) -> Iterator[Line]:
+def _drawn(node: Node, lead: str, below: str, style: Style) -> Iterator[tuple[Node, Line]]:
     line = [Piece(lead, "dim")]
-    for number, word in enumerate(node.words):
+    for number, word in enumerate(node.line):
         if number:
             line.append(Piece(" "))
         line.append(Piece(style.mark(word), colour(word)) if isinstance(word, Cell) else Piece(style.plain(word)))
-    yield line
+    yield node, line
     branch, last, down, empty = _GUIDES if style.unicode else _ASCII_GUIDES
     for number, child in enumerate(node.children, 1):
         final = number == len(node.children)

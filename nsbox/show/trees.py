@@ -1,28 +1,18 @@
 """Three trees of a picture: who owns whom, the numbers of a process at each level, and the networks."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from .rows import FOLD_FROM
+from .compare import IDLE, folded, merged
+from .node import Node
 from .view import Cell, View
 
 _ALL_IDS = 0xFFFF_FFFF  # in a map of all users: that number itself is nobody
 
 
-class Node(NamedTuple):
-    """One line and what hangs below it.
-
-    Attributes:
-        words: texts and namespaces, from left to right.
-    """
-
-    words: tuple[str | Cell, ...]
-    children: "tuple[Node, ...]" = ()
-
-
 # ---- owners ----
 
-def owners(view: View) -> list[Node]:
+def _owners(view: View) -> list[Node]:
     """User namespaces, each with those that it owns: rights over these come from there."""
     users = view.drawn("user")
     known = {row["id"] for row in users}
@@ -35,7 +25,7 @@ def _user(row: dict[str, Any], users: Sequence[dict[str, Any]], view: View) -> N
         words.append(f"made by uid {row['uid']}")
     words.append(ids_in_words(row["uid_map"]))
     children = [*_owned(row["id"], view), *(_user(one, users, view) for one in users if one["owner"] == row["id"])]
-    return Node(tuple(filter(None, words)), tuple(children))
+    return Node(tuple(filter(None, words)), tuple(children), key=("user", row["letter"]))
 
 
 def _owned(user: int, view: View) -> Iterator[Node]:
@@ -49,7 +39,7 @@ def _owned(user: int, view: View) -> Iterator[Node]:
         for kind in view.picture["kinds"]:
             of_kind = [cell for cell in cells if cell.kind == kind]
             words += [kind, *of_kind] if of_kind else []
-        yield Node(tuple(words))
+        yield Node(tuple(words), key=("owned", name))
 
 
 def ids_in_words(uid_map: list[list[int]] | None) -> str:
@@ -70,7 +60,7 @@ def _range(first: int, count: int) -> str:
 
 # ---- PIDs ----
 
-def towers(view: View) -> list[Node]:
+def _towers(view: View) -> list[Node]:
     """PID namespaces below each other; each process with its number at every level."""
     spaces = view.drawn("pid")
     known = {row["id"] for row in spaces}
@@ -80,42 +70,33 @@ def towers(view: View) -> list[Node]:
 def _space(row: dict[str, Any], spaces: Sequence[dict[str, Any]], view: View) -> Node:
     own = row["id"] == view.picture["own"].get("pid")
     words: list[str | Cell] = ["pid", view.cell(row["id"]), view.name_of(row["id"])]
-    if own:
-        words.append(f"{len(row['pids'])} processes")
+    count = f"{len(row['pids'])} processes" if own else ""
     inside = [] if own else list(_numbers([view.processes[pid] for pid in row["pids"] if pid in view.processes]))
     below = [_space(one, spaces, view) for one in spaces if one["parent"] == row["id"]]
-    return Node(tuple(filter(None, words)), (*inside, *below))
+    return Node(tuple(filter(None, words)), (*inside, *below), key=("pid", row["letter"]), aside=count)
 
 
 def _numbers(processes: Sequence[dict[str, Any]]) -> Iterator[Node]:
-    by_name: dict[str, list[dict[str, Any]]] = {}
     for one in sorted(processes, key=lambda one: int(one["pids"][-1])):
-        by_name.setdefault(one["name"] if one["pids"][-1] != 1 else "", []).append(one)
-    for alike in by_name.values():
-        shown = alike if len(alike) < FOLD_FROM else alike[:1]
-        for one in shown:
-            more = f"and {len(alike) - 1} more" if len(shown) < len(alike) else ""
-            words = (" = ".join(map(str, one["pids"])), one["name"], "zombie" if one["state"] == "Z" else "", more)
-            yield Node(tuple(filter(None, words)))
+        said = f"{one['name']}{' zombie' * (one['state'] == 'Z')}"
+        words: tuple[str, ...] = (" = ".join(map(str, one["pids"])), said)
+        alike = said if one["pids"][-1] != 1 else ""
+        yield Node(words, key=(one["pid"], one["start_time"]), alike=alike)
 
 
 # ---- networks ----
 
-def networks(view: View) -> list[Node]:
+def _networks(view: View) -> list[Node]:
     """Network namespaces with their links, who listens, and what is published into them."""
     rows = {row["id"]: row for row in view.picture["nets"]}
-    found, idle = [], []
+    found = []
     for space in view.drawn("net"):
         net = rows.get(space["id"])
         lines = list(_net(net, view)) if net else []
         cell = view.cell(space["id"])
-        if is_idle(net, view) and cell.shape != "own":
-            idle.append(cell)
-        else:
-            words = ("net", cell, view.name_of(space["id"]))
-            found.append(Node(tuple(filter(None, words)), tuple(lines)))
-    if idle:
-        found.append(Node(("nothing but lo, and nobody listens:", *idle)))
+        words: tuple[str | Cell, ...] = ("net", cell, view.name_of(space["id"]))
+        alike = IDLE if is_idle(net, view) and cell.shape != "own" else ""
+        found.append(Node(tuple(filter(None, words)), tuple(lines), key=("net", space["letter"]), alike=alike))
     return found
 
 
@@ -128,14 +109,18 @@ def is_idle(net: dict[str, Any] | None, view: View) -> bool:
 
 def _net(net: dict[str, Any], view: View) -> Iterator[Node]:
     if net["problem"]:
-        yield Node((f"cannot be looked at: {net['problem']}",))
+        yield Node((f"cannot be looked at: {net['problem']}",), key=("problem",))
     numbers = {link["index"] for link in net["links"]}
     for link in net["links"]:
         if link["master"] not in numbers:
-            ports = tuple(Node(_link(one, view)) for one in net["links"] if one["master"] == link["index"])
-            yield Node(_link(link, view), ports)
+            ports = (_node(one, view) for one in net["links"] if one["master"] == link["index"])
+            yield _node(link, view)._replace(children=tuple(ports))
     for one in net["listens"]:
-        yield Node(tuple(_listener(one, net["id"], view)))
+        yield Node(tuple(_listener(one, net["id"], view)), key=("listens", one["proto"], one["address"], one["port"]))
+
+
+def _node(link: dict[str, Any], view: View) -> Node:
+    return Node(_link(link, view), key=("link", link["index"]))
 
 
 def _link(link: dict[str, Any], view: View) -> tuple[str | Cell, ...]:
@@ -181,7 +166,16 @@ def endpoint(address: str, port: int, proto: str) -> str:
     return f"[{address}]:{port}/{proto}" if ":" in address else f"{address}:{port}/{proto}"
 
 
-TREES = {"networks": networks, "pids": towers, "owners": owners}
+_ALL: dict[str, Callable[[View], list[Node]]] = {"networks": _networks, "pids": _towers, "owners": _owners}
+NAMES = tuple(_ALL)
+
+
+def tree(name: str, view: View) -> tuple[Node, ...]:
+    """One of them, with what is different from the earlier picture if the view has one."""
+    nodes = _ALL[name](view)
+    return folded(merged(nodes, _ALL[name](view.earlier)) if view.earlier else nodes)
+
+
 HEADINGS = {
     "networks": "Networks: links, cables between them, who listens",
     "pids": "PIDs: one process has a number at each level",

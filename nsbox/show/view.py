@@ -171,3 +171,11 @@ def title(group: dict[str, Any]) -> str:
     if group["what"] == "pod":
         return f"pod {group['name']}"
     return "host" if group["what"] == "host" else f"beside: {group['name']}"
+
+
+def renamed(one: dict[str, Any], before: dict[str, Any]) -> Iterator[str]:
+    """What else is different about a process: it executed another program, or it is a zombie now."""
+    if one["name"] != before["name"]:
+        yield f"was {before['name']}"
+    if one["state"] == "Z" != before["state"]:
+        yield "is a zombie now"
