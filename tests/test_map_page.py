@@ -244,7 +244,7 @@ def test_the_page_lights_what_changed_in_every_part(host):
         quiet = seen.js("[...document.querySelectorAll('#pids li:not(.change) > .words')].map((one) => getComputedStyle(one).color)")
         assert quiet and set(quiet) == {"rgb(89, 99, 110)"}
         assert [sign for sign, *_ in seen.js(LIT % "owners")] == ["~", "+", "−"]
-        plan = seen.js("[...document.querySelectorAll('#networks svg text')].map((one) => [one.textContent, one.classList.contains('faded')])")
+        plan = seen.js("[...document.querySelectorAll('#networks svg > text')].map((one) => [one.textContent, one.classList.contains('faded')])")
         assert [text for text, _ in plan if text.startswith("+ ◂ 127.0.0.1:8080/tcp")]
         assert all(faded != (text[:2] in ("+ ", "− ", "~ ")) for text, faded in plan)
         assert {text.partition(" nothing")[0] for text, _ in plan if "nobody listens" in text} >= {"+", "−"}

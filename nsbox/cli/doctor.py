@@ -16,6 +16,10 @@ example:
 
 Everything is tried in namespaces of its own, and nothing of the machine is changed. Without root
 it says what an ordinary user can do. The exit status is 1 if something is missing.
+
+After "labs" stand those lessons of a course on namespaces that cannot be done by hand on this
+machine, L01 (UTS) to L16 (a whole pod by hand), each with its subject. They are the course's, and
+no commands of nsbox.
 """
 
 

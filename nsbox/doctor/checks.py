@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from . import kernel, machine, network
 from .finding import MISSING, Check, Finding
 
-# Of the course on namespaces: what each lab is about.
+# Of a course on namespaces, which is no part of nsbox: what each lab is about.
 LABS = {
     "L01": "UTS", "L02": "what keeps a namespace alive", "L03": "PID and fork", "L04": "/proc is a mount",
     "L05": "mount propagation", "L06": "chroot and pivot_root", "L07": "PID 1", "L08": "IPC",

@@ -2,7 +2,8 @@
 
 What is told is what the kernel really answered. Nothing stays, because
 
-- nsbox's records are a copy, in a file system in memory that belongs to one process, the keeper;
+- nsbox's records are a copy, in a file system in memory that belongs to one process, the keeper, and so is what
+  tells an owner of his pods;
 - a pod that is made is ended again by the keeper, also if this command is killed;
 - a member goes as far as its last step, and ends there: no command of the user's is executed.
 
@@ -22,7 +23,7 @@ from typing import NoReturn
 from ..errors import NsboxError
 from ..linux import mounts, spawn, syscalls
 from ..linux.flags import CloneFlag, MountFlag
-from ..pod import lifecycle, statedir, store
+from ..pod import lifecycle, owners, statedir, store
 
 _STAGES = ("/run", "/tmp", "/dev/shm", "/mnt")  # where the keeper sees its file system; any directory will do
 _SIZE = "64m"
@@ -36,11 +37,12 @@ def stage(*, covered: bool = False) -> Iterator[None]:
         covered: the copy covers the records, in a mount namespace of ours: needed where files of it are
             mounted, as those with names are for a pod on a network. For root alone.
     """
-    given = os.environ.get("NSBOX_STATE")
+    given, told = os.environ.get("NSBOX_STATE"), owners.TOP
     real = _real_state()
     here = next((path for path in _STAGES if os.path.isdir(path)), "/")
     if covered and real:
         _cover(real)
+        owners.TOP = f"{real}/owners"
         here, real = "", ""
     said_r, said_w = os.pipe2(os.O_CLOEXEC)
     over_r, over_w = os.pipe2(os.O_CLOEXEC)
@@ -56,12 +58,14 @@ def stage(*, covered: bool = False) -> Iterator[None]:
             raise NsboxError("cannot rehearse: there is no place for a copy of the records")
         if here:
             os.environ["NSBOX_STATE"] = f"/proc/{keeper}/root{here}/state"
+            owners.TOP = f"/proc/{keeper}/root{here}/owners"
         yield
     finally:
         if given is None:
             os.environ.pop("NSBOX_STATE", None)
         else:
             os.environ["NSBOX_STATE"] = given
+        owners.TOP = told
         os.close(said_r)
         os.close(over_w)
         os.waitpid(keeper, 0)
@@ -80,6 +84,7 @@ def _keep(real: str, here: str, said_w: int, over_r: int) -> NoReturn:
         if here:
             _set_up(real, here)
             os.environ["NSBOX_STATE"] = f"{here}/state"
+            owners.TOP = f"{here}/owners"
         _forget_ties()
         known = _known()
         os.write(said_w, b".")
