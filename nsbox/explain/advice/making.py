@@ -143,7 +143,7 @@ def _number_limit(case: Case) -> Seen:
                  f"kernel.pid_max = {top}, kernel.threads-max = {most}, in use: {count}")  # fmt: skip
 
 
-_LIMIT = "a limit on namespaces is reached"
+_LIMIT = "a limit on namespaces is reached, one of /proc/sys/user/max_*_namespaces"
 RULES = (
     # The order of the kernel's own checks, as far as they have one.
     Rule(_MAKING, ("EPERM", "EACCES"), "a seccomp filter refuses the call, as in a container", "seccomp(2)",
