@@ -230,7 +230,7 @@ USER_ROWS = {
         "EPERM", "this user namespace denies setgroups", "deny", "credentials.become(0, 0, (0,))", INNER),
     "somebody else": ("EPERM", "only root, in a pod its root", "CapEff:\t0000000000000000",
                       "plainly('setresuid', lambda: os.setresuid(0, 0, 0), 0)", []),
-    "a hostname": ("EPERM", "a hostname is set by who has", "uts:[", "syscalls.sethostname('x')", []),
+    "a hostname": ("EPERM", "the names of a UTS namespace are set by", "uts:[", "syscalls.sethostname('x')", []),
     "mounts": ("EPERM", "changing mounts needs CAP_SYS_ADMIN", "",
                "syscalls.mount_propagation('/', MountFlag.MS_PRIVATE)", []),
     "a root directory": ("EPERM", "chroot(2) needs CAP_SYS_CHROOT", "CapEff:", "plainly('chroot', lambda: os.chroot('/tmp'))", []),

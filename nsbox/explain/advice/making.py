@@ -10,7 +10,7 @@ from .case import Case, Rule, Seen, known, lacks, setting, unknown
 
 _USER = CloneFlag.CLONE_NEWUSER
 _OTHERS = tuple(kind.flag for kind in namespaces.KINDS if kind.name != "user")
-_MAKING, _BEARING = ("unshare", "clone3"), ("clone3", "clone", "fork")
+_MAKING, _BEARING = ("unshare", "clone3"), ("clone3", "clone", "fork", "vfork")
 # Who enters the mount namespace that he is in stands at its root.
 _ROOTS = "nsenter --mount=/proc/self/ns/mnt findmnt -o ID,TARGET /; findmnt -o ID,TARGET /"
 _DEPTH_MAX = 32  # MAX_PID_NS_LEVEL, linux/pid_namespace.h
@@ -176,7 +176,7 @@ RULES = (
          when=_makes_others_alone),
     Rule(_MAKING, ("EPERM", "EACCES"), "a security module refuses it", "apparmor(7), selinux(8)",
          machine.security_module, "cat /sys/kernel/security/lsm"),
-    Rule((*_MAKING, "clone", "fork"), ("ENOSYS",), "the kernel is too old", "clone(2)", machine.old_kernel, "uname -r"),
+    Rule((*_MAKING, *_BEARING), ("ENOSYS",), "the kernel is too old", "clone(2)", machine.old_kernel, "uname -r"),
     Rule(_BEARING, ("EAGAIN",), "the user has as many processes as RLIMIT_NPROC allows", "getrlimit(2)",
          machine.too_many_processes, "ulimit -u; ps -L -u $(id -u) | wc -l"),
     Rule(_BEARING, ("EAGAIN",), "the control group has as many processes as its pids.max allows", "cgroups(7)",

@@ -14,6 +14,7 @@ from .case import Case, Rule, Seen, known, lacks, setting, unknown
 
 _EXEC = ("execve", "execveat")
 _ANY = ("",)
+_NAMES = ("sethostname", "setdomainname")
 _WITHOUT_FILES = ("unshare", "clone3", "clone", "fork", "setns", "keyctl", "mount_setattr", "move_mount", "netlink")
 _FIRST_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
@@ -155,7 +156,7 @@ def _memory(_case: Case) -> Seen:
 
 
 RULES = (
-    Rule(("bind",), ("EADDRINUSE",), "somebody listens there, in this network namespace", "bind(2)", _taken,
+    Rule(("bind", "listen"), ("EADDRINUSE",), "somebody listens there, in this network namespace", "bind(2)", _taken,
          "ss -lntup"),
     Rule(("bind",), ("EACCES",),
          "low ports are for who has CAP_NET_BIND_SERVICE in the user namespace that owns the network",
@@ -199,15 +200,15 @@ RULES = (
     Rule(("write",), ("EPERM", "EACCES", "EROFS"), "this setting of the kernel is for root, or read-only here",
          "proc_sys(5)",
          lacks("SYS_ADMIN"), "findmnt -o TARGET,OPTIONS --target /proc/sys"),
-    Rule(("sethostname",), ("EPERM",), "AppArmor lets ordinary users do nothing in a user namespace", "apparmor(7)",
+    Rule(_NAMES, ("EPERM",), "AppArmor lets ordinary users do nothing in a user namespace", "apparmor(7)",
          setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
          "sysctl kernel.apparmor_restrict_unprivileged_userns; nsbox doctor"),
-    Rule(("sethostname",), ("EPERM",), "a hostname is set by who has CAP_SYS_ADMIN in the owner of the UTS namespace",
+    Rule(_NAMES, ("EPERM",), "the names of a UTS namespace are set by who has CAP_SYS_ADMIN in its owner",
          "uts_namespaces(7)", lacks("SYS_ADMIN"), "readlink /proc/self/ns/uts"),
-    Rule(("sethostname", "prctl", "capset", "chroot", "setsid"), ("EPERM", "EACCES"),
+    Rule((*_NAMES, "prctl", "capset", "chroot", "setsid"), ("EPERM", "EACCES"),
          "a seccomp filter refuses the call",
          "seccomp(2)", machine.denied_by_filter, "grep Seccomp /proc/self/status"),
-    Rule(("sethostname",), ("EINVAL", "ENAMETOOLONG"), "a hostname has at most 64 bytes", "sethostname(2)",
+    Rule(_NAMES, ("EINVAL", "ENAMETOOLONG"), "a name has at most 64 bytes", "sethostname(2)",
          lambda case: known(len(case.text(0)) > 64, f"it has {len(case.text(0))}"), "nsbox create --help"),
     # Any call at all: these come last.
     Rule(_ANY, ("EMFILE",), "the process has as many descriptors as RLIMIT_NOFILE allows", "getrlimit(2)",
