@@ -3,6 +3,7 @@
 Row ids as in the list of security cases. Each test says how to break the build so that it is red.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from inpod import Racer, detached, inside, pod
 from procfs import cmdline, until
 from ptyclient import Terminal
+
+from nsbox.privilege import masks
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
@@ -105,6 +108,18 @@ def test_B05_of_the_hosts_tree_the_null_device_is_looked_at(host, own_dev):
     """
     refused = looked(host, "", "", Racer(host, own_dev / "null", own_dev / "lnk"))
     assert all("/dev/null" in line or "null device" in line for line in refused), refused[:5]
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/full", "/etc/passwd", "/"])
+def test_B05_another_device_is_not_taken_for_the_null_device(name):
+    """Red when: Covers looks only whether it is a character device."""
+    fd = os.open(name, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with pytest.raises(OSError) as caught:
+            masks.Covers(fd)
+        assert caught.value.errno == errno.ENODEV
+    finally:
+        os.close(fd)
 
 
 # ---- B06: the terminal ----
