@@ -42,7 +42,7 @@ def test_H15_where_proc_tells_of_others_nobody_is_taken_for_dead(host, setup):
 
 
 def test_H15_a_proc_that_hides_the_processes_of_others_is_enough(user_host):
-    """Red when: require_own_proc looks for /proc/1, which an ordinary user does not see there."""
+    """Nothing of the processes of others is needed; what nsbox asks when all is not well is not reached here."""
     def hidden(*words: str):
         script = 'mount -t proc -o hidepid=2 none /proc; exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
         return user_host.run(["unshare", "--mount", "sh", "-c", script, str(user_host.uid), *NSBOX, *words],

@@ -84,7 +84,7 @@ def test_A19_the_owner_joins_without_sudo(bob: FakeHost) -> None:
 def test_the_names_of_a_network_are_in_the_pod_s_root_and_not_in_one_that_the_owner_brings(bob: FakeHost) -> None:
     """They lie in files of root's. README.md says so.
 
-    Red when: start() adds them to a member of a pod that is lent, or netmodes leaves them out of the pod's own root.
+    Red when: netmodes leaves them out of the pod's own root. For the other half no break is known that turns it red.
     """
     sudo(bob, "net", "create", "lan", "--subnet", "10.9.0.0/24", check=True)
     try:
