@@ -79,6 +79,14 @@ def test_keep_id_keeps_the_id_with_and_without_a_range(alice: FakeHost) -> None:
         give(alice)
 
 
+@pytest.mark.parametrize("userns", ["auto", "keep-id"])
+def test_a_pause_in_python_can_be_looked_at_by_its_own_user(alice: FakeHost, userns: str) -> None:
+    """Red when: _sight() is nothing for an ordinary user, whose process was hidden while it got its ids."""
+    give(alice)
+    with pod(alice, "web", "--userns", userns, "--rootfs", "busybox", "--pause", "python"):
+        assert inside(alice, "web", "id -u") == ("0" if userns == "auto" else str(UID))
+
+
 def test_without_userns_one_id_is_mapped_as_before(alice: FakeHost) -> None:
     """Red when: create.py takes a range that it finds although nobody asked for it."""
     give(alice)

@@ -160,6 +160,19 @@ def _take_name(record: PodRecord) -> store.Locked:
         return store.reserve(record)
 
 
+def _sight(spec: PodSpec) -> Callable[[], None] | None:
+    """Who may look into a pause that stays the interpreter: what it is to call for that.
+
+    Nobody inside without CAP_SYS_PTRACE on the host where root made it, unless we could not look at it either.
+    The user where a user did: he is that user on the host anyway, and could else not join his own pod.
+    """
+    if not _is_interpreter(spec):
+        return None
+    if os.geteuid() != 0:
+        return attributes.show_to_own_user
+    return attributes.hide_from_others if rights.own() >> SYS_PTRACE & 1 else None
+
+
 def _kinds(spec: PodSpec) -> frozenset[str]:
     kinds = POD_KINDS | spec.with_kinds
     return kinds | {"user"} if spec.userns or os.geteuid() != 0 else kinds
@@ -207,12 +220,11 @@ def _start(
     else:
         calls = confine.calls_of_pause(record, interpreter=_is_interpreter(spec))
     maker_pidfd = process.open_pid(os.getpid()) if spec.die_with_parent else -1
-    # Without that right we could not look at it either.
-    hidden = _is_interpreter(spec) and os.geteuid() == 0 and rights.own() >> SYS_PTRACE & 1 == 1
+    sight = _sight(spec)
     try:
         started = spawn.spawn_in(
             namespaces.flags_of(kinds - entered),
-            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls, hidden),
+            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls, sight),
             doing=f"create pod {spec.name!r}",
             prepare=prepare,
             before_go=write_identity,
@@ -231,12 +243,12 @@ def _start(
 
 def _pid_one(
     spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool, become: confine.Become | None,
-    calls: seccomp.Program | None, hidden: bool,
+    calls: seccomp.Program | None, sight: Callable[[], None] | None,
 ) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program.
 
     Args:
-        hidden: where it stays the interpreter, nobody inside can look into it without CAP_SYS_PTRACE on the host.
+        sight: called where it stays the interpreter, see _sight().
     """
     os.setsid()
     rights.leave_session_keyring()  # first of all: what is opened and mounted later keeps it alive, too
@@ -268,8 +280,8 @@ def _pid_one(
     rights.require(keep, doing)  # said now, and not to the first member
     confine.confine(capabilities.NOTHING, doing)
     if program_fd < 0:
-        if hidden:
-            attributes.hide_from_others()
+        if sight:
+            sight()
         execute.stay_as_pause(hold.main, null_fd, calls)
     execute.become_pause(program_fd, null_fd, calls)
 
