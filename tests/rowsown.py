@@ -248,7 +248,8 @@ def digits(lab: Lab) -> Verdict:
 def host_root(lab: Lab) -> Verdict:
     """root inside is not root of the host"""
     with lab.root() as root, lab.running(lab.sleeper(root), "up"):
-        pids = lab.sleeping(within=0.0)
+        # It has said "up" before it becomes the sleep by which it is found.
+        pids = next((found for _ in until(20.0) if (found := lab.sleeping(within=0.0))), [])
         # Read from outside: from inside the numbers may be those of a namespace between the two.
         lines = [[int(word) for word in line.split()] for pid in pids[:1] for line in open(f"/proc/{pid}/uid_map")]
     if not lines:

@@ -265,8 +265,10 @@ def overlay(lower_fd: int, scratch_fd: int) -> int:
         layers[name] = os.open(name, _O_PATH_DIR | os.O_CLOEXEC, dir_fd=scratch_fd)
     try:
         os.chown("upper", lower.st_uid, lower.st_gid, dir_fd=scratch_fd)
-    except OSError:
-        pass  # an owner that our user namespace does not know stays ours
+    except OSError as err:
+        if err.errno != errno.EINVAL:
+            raise
+        # An owner that our user namespace does not know: it stays ours.
     options = {
         "lowerdir": f"/proc/self/fd/{lower_fd}",
         "upperdir": f"/proc/self/fd/{layers['upper']}",
