@@ -110,7 +110,6 @@ def pins(host) -> list[str]:
     return host.run(["sh", "-c", "grep -hs ' nsfs ' /proc/[0-9]*/mountinfo || :"], user=0, check=True).stdout.split("\n")[:-1]
 
 
-@pytest.mark.rootless_too
 def test_B19_no_pin_keeps_a_removed_pod_s_namespaces(host):
     """Somebody copies all mounts while the pod runs: a pin in the copy would keep the namespace.
 
