@@ -268,7 +268,11 @@ def _stands(name: str, fd: int, pods_fd: int) -> bool:
 
 def vantage() -> tuple[int, int]:
     """From where we see PIDs and start times: our PID and time namespaces. See PodRecord."""
-    ids = namespaces.ids_of("self")
+    try:
+        ids = namespaces.ids_of("self")
+    except ProcessLookupError:
+        process.require_own_proc()
+        raise
     return ids.get("pid", 0), ids.get("time", 0)
 
 
