@@ -188,11 +188,17 @@ class FakeHost:
             kw.setdefault(stream, subprocess.DEVNULL if stream == "stdin" else subprocess.PIPE)
         if text:
             kw.update(encoding="utf-8", errors="surrogateescape")
-        command = HostPopen(
-            ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "-u", "-i", f"--wdns={cwd}", "--",
-             *become, *argv],
-            env=self.environment(env, user), start_new_session=True, **kw,
-        )
+        # The fake host's own node: some give what they get as a stream to another owner.
+        null = os.open(f"/proc/{self.pid}/root/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        kw.update({stream: null for stream in ("stdin", "stdout", "stderr") if kw[stream] == subprocess.DEVNULL})
+        try:
+            command = HostPopen(
+                ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "-u", "-i", f"--wdns={cwd}", "--",
+                 *become, *argv],
+                env=self.environment(env, user), start_new_session=True, **kw,
+            )
+        finally:
+            os.close(null)
         self._commands.append(command)
         return command
 

@@ -106,12 +106,22 @@ class Lab:
         """A box whose command writes "up" and sleeps, by a command line that no other process has."""
         return Box(root, ["/bin/sh", "-c", f"echo up; exec sleep {self._seconds}"])
 
+    @contextlib.contextmanager
+    def asleep(self, box: Box) -> Iterator[HostPopen]:
+        """The tool's client of such a box, once the command sleeps: it has written "up" a moment before its exec."""
+        with self.running(box, "up") as client:
+            assert any(self._sleepers() for _ in until(TIMEOUT_S)), "it wrote that it is up and does not sleep"
+            yield client
+
+    def _sleepers(self) -> list[int]:
+        want = f"sleep\0{self._seconds}\0".encode()
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if cmdline(pid) == want]
+
     def sleeping(self, *, within: float) -> list[int]:
         """The PIDs on the real host of the sleeper's command, once `within` seconds are over; none as soon as it is gone."""
-        want = f"sleep\0{self._seconds}\0".encode()
         found: list[int] = []
         for _ in until(within, pause=0.05):
-            found = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if cmdline(pid) == want]
+            found = self._sleepers()
             if not found:
                 break
         return found

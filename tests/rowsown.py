@@ -238,7 +238,7 @@ def digits(lab: Lab) -> Verdict:
             return not_asked("nothing joins")
         if lab.tool.uid:
             return not_asked("a user without a range of ids has no other user")
-        with lab.running(box, "up"):
+        with lab.asleep(box):
             done = lab.host.run(join)
     if done.stdout.strip() not in ("0", "10"):
         return Verdict("error", said(done))
@@ -247,9 +247,8 @@ def digits(lab: Lab) -> Verdict:
 
 def host_root(lab: Lab) -> Verdict:
     """root inside is not root of the host"""
-    with lab.root() as root, lab.running(lab.sleeper(root), "up"):
-        # It has said "up" before it becomes the sleep by which it is found.
-        pids = next((found for _ in until(20.0) if (found := lab.sleeping(within=0.0))), [])
+    with lab.root() as root, lab.asleep(lab.sleeper(root)):
+        pids = lab.sleeping(within=0.0)
         # Read from outside: from inside the numbers may be those of a namespace between the two.
         lines = [[int(word) for word in line.split()] for pid in pids[:1] for line in open(f"/proc/{pid}/uid_map")]
     if not lines:
@@ -269,7 +268,7 @@ def propagation(lab: Lab) -> Verdict:
 
     with lab.root() as root:
         before = mounts()
-        with lab.running(lab.sleeper(root), "up"):
+        with lab.asleep(lab.sleeper(root)):
             more = [line for line in mounts() if line not in before]
         lab.host.run(["sh", "-c", f"umount -l {root}/proc {root}/sys {root}/dev"], user=0)
     return is_open(f"{len(more)} of its mounts are on the host") if more else held("the host's mounts are as they were")
@@ -300,7 +299,7 @@ def killed(lab: Lab) -> Verdict:
     """when the client is killed, the command ends, or is still listed"""
     with lab.root() as root:
         box = lab.sleeper(root)
-        with lab.running(box, "up") as client:
+        with lab.asleep(box) as client:
             client.kill()
             left = lab.sleeping(within=2.0)
             listed = bool(left) and any(lab.tool.listed(lab.host, box) for _ in until(3.0, pause=0.5))
@@ -314,7 +313,7 @@ def terminated(lab: Lab) -> Verdict:
     """TERM to the client ends a command that does nothing against it"""
     with lab.root() as root:
         box = lab.sleeper(root)
-        with lab.running(box, "up") as client:
+        with lab.asleep(box) as client:
             client.terminate()
             left = lab.sleeping(within=3.0)
         lab.kill(left)
