@@ -1,10 +1,13 @@
 """What people run on a checkout."""
 
 import os
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
-from procfs import TOP
+from fakehost import PATH
+from procfs import TOP, until
 
 SCRIPTS = ("scripts/setup", "scripts/test", "scripts/demo", "scripts/demo-ghost", "scripts/test-fresh", ".ci/run")
 
@@ -62,3 +65,32 @@ def test_an_interrupted_demo_takes_its_pod_along(host):
 @pytest.mark.timeout(3600)
 def test_both_commands_work_on_a_fresh_debian():
     subprocess.run([TOP / "scripts/test-fresh", "demo", "test"], check=True, stdin=subprocess.DEVNULL)
+
+
+STUB = """#!/bin/sh
+# Instead of mmdebstrap: something that goes on for ever, and something that it started.
+sleep 1000 &
+echo "$TMPDIR" >"$HOME/made"
+exec sleep 1000
+"""
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT"])
+def test_a_signal_ends_the_fresh_machine_and_all_that_was_started(host, name):
+    """Red when: it waits for what it started in the foreground; or that has no first process, with which all ends."""
+    (host.work / "mmdebstrap").write_text(STUB)
+    (host.work / "mmdebstrap").chmod(0o755)
+    before, there, made = host.snapshot(), host.processes(), host.work / "made"
+    fresh = host.popen([TOP / "scripts/test-fresh", "--dir", host.scratch, "demo"],
+                       env={"PATH": f"{host.work}:{PATH}"})
+    for _ in until(60):
+        if made.exists() and made.read_text():
+            break
+    work = Path(made.read_text().strip())
+    assert work.parent == host.scratch and work.name.startswith("nsbox-fresh.")
+    fresh.send_signal(signal.Signals[f"SIG{name}"])
+    _, said = fresh.communicate(timeout=60)
+    assert fresh.returncode == {"TERM": 143, "HUP": 143, "INT": 130}[name], said
+    assert not work.exists() and host.processes().keys() == there.keys()
+    host.assert_same_as(before)
