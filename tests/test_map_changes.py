@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from browser import browser
+from conftest import needs_program
 from fakehost import NSBOX, FakeHost, HostPopen
 from inpod import detached, pod
 from procfs import until
@@ -255,6 +256,67 @@ def test_a_member_that_executed_another_program_is_a_change(host, before):
     finally:
         keeper.end()
         at_home.end()
+
+
+def graph_of(host: FakeHost, *words: Any) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    """The nodes and the edges of the graph, each with its attributes as they are written."""
+    said = host.nsbox("map", "--dot", *words, check=True).stdout
+    drawn = host.run(["dot", "-Tsvg"], input=said, check=True)
+    assert drawn.stderr == "", drawn.stderr
+    nodes = dict(re.findall(r'^ *"([^"]+)" \[(.*)\];$', said, re.MULTILINE))
+    edges = {(near, far): look for near, far, look in re.findall(r'^ *"([^"]+)" -> "([^"]+)"(.*);$', said, re.MULTILINE)}
+    nodes |= {"": " ".join(re.findall(r'^ +label="(.*)"; style=rounded;$', said, re.MULTILINE))}
+    return nodes, edges
+
+
+def test_the_graph_marks_what_changed_and_nothing_else(host, before):
+    """Red when: the graph is drawn without the earlier picture; what is gone is left out; or a sign is."""
+    needs_program("dot")
+    with changed(host, before) as who:
+        old = json.loads(before.read_text())
+        of_gone = next(one["namespaces"]["net"] for one in old["processes"] if one["pid"] == who["gone"])
+        now = picture(host)
+        spaces = {one["pid"]: one["namespaces"] for one in now["processes"]}
+        plain, _ = graph_of(host)
+        assert not any(re.search(r'label="[+−~] |crimson|forestgreen|gray', look) for look in plain.values())
+        nodes, edges = graph_of(host, "--diff", before)
+        assert set(re.findall(r"(?:[+−] )?pod \w+", nodes[""])) == {"pod web", "+ pod fresh", "− pod gone"}
+        for name, sign, style in ((f"p{who['new']}", "+ ", "style=bold"), (f"gone-p{who['old']}", "− ", "style=dashed"),
+                                  (f"gone-p{who['gone']}", "− ", "style=dashed"), (f"gone-n{of_gone}", "− net", "style=dashed"),
+                                  (f"n{spaces[who['fresh']]['net']}", "+ net", "style=bold"),
+                                  (f"n{spaces[who['new']]['mnt']}", "+ mnt", "style=bold")):
+            assert f'label="{sign}' in nodes[name] and style in nodes[name], (name, nodes)
+        for name in (f"p{who['pause']}", f"n{spaces[who['pause']]['net']}"):
+            assert "gray" in nodes[name] and not re.search(r'label="[+−~]|style=', nodes[name]), nodes[name]
+        signs = {ends: re.search(r'label="([+−])', look)[1] for ends, look in edges.items() if 'label="+' in look or 'label="−' in look}
+        assert signs[f"p{who['new']}", f"n{spaces[who['new']]['net']}"] == "+"
+        assert signs[f"gone-p{who['gone']}", f"gone-n{of_gone}"] == "−"
+        assert signs[f"gone-p{who['old']}", f"n{spaces[who['pause']]['pid']}"] == "−"
+        own = now["own"]["net"]
+        assert 'label="+ 127.0.0.1:8080/tcp to 80"' in edges[f"n{own}", f"n{spaces[who['pause']]['net']}"]
+        assert (f"p{who['pause']}", f"n{spaces[who['pause']]['net']}") not in signs
+        keep(host, before)
+        nodes, edges = graph_of(host, "--diff", before)
+        assert not any(re.search(r'label="[+−~]', look) for look in (*nodes.values(), *edges.values()))
+
+
+def test_the_graph_says_what_is_different_about_a_process(host, before):
+    """Red when: of a process that went elsewhere only the edges are compared; or its old edge is forgotten."""
+    needs_program("dot")
+    mover = host.popen(["unshare", "--net", "--uts", sys.executable, "-c", MOVER], user=0, stdin=subprocess.PIPE)
+    try:
+        pid = int(mover.stdout.readline())
+        keep(host, before)
+        was = next(one["namespaces"]["uts"] for one in picture(host)["processes"] if one["pid"] == pid)
+        mover.stdin.write("go\n")
+        mover.stdin.flush()
+        assert mover.stdout.readline() == "moved\n"
+        nodes, edges = graph_of(host, "--diff", before)
+        assert f'label="~ {pid} python\\nuts B became C"' in nodes[f"p{pid}"] and "style=dotted" in nodes[f"p{pid}"]
+        assert 'label="−' in edges[f"p{pid}", f"gone-n{was}"] and 'label="− uts' in nodes[f"gone-n{was}"]
+        assert sum('label="+' in look for (near, _), look in edges.items() if near == f"p{pid}") == 1
+    finally:
+        mover.end()
 
 
 # ---- --watch ----

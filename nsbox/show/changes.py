@@ -92,12 +92,8 @@ def _processes(view: View, earlier: View) -> Iterator[Change]:
             if key not in home:
                 yield Change(sign, "process", _told(where.known[key], where))
     for key, one in view.drawn_processes.items():
-        before = earlier.known.get(key)
-        if before is None:
-            continue
-        moves = [*_moves(one, before, view, earlier), *(() if key in home else renamed(one, before))]
-        if moves:
-            yield Change("~", "process", f"{one['pid']} {one['name']}: {', '.join(moves)}")
+        if key in earlier.known and (said := different(one, view, earlier, is_at_home=key in home)):
+            yield Change("~", "process", f"{one['pid']} {one['name']}: {', '.join(said)}")
     for sign, keys in (("+", came), ("-", went)):
         if count := sum(key in home for key in keys):
             yield Change(sign, "process", f"{count} of the host's own")
@@ -114,29 +110,42 @@ def _told(one: dict[str, Any], view: View) -> str:
     return f"{one['pid']} {one['name']}: {where}"
 
 
+def different(one: dict[str, Any], view: View, earlier: View, *, is_at_home: bool = False) -> list[str]:
+    """What became different about a process that is in both pictures."""
+    before = earlier.known[one["pid"], one["start_time"]]
+    return [*_moves(one, before, view, earlier), *(() if is_at_home else renamed(one, before))]
+
+
 def _moves(one: dict[str, Any], before: dict[str, Any], view: View, earlier: View) -> Iterator[str]:
     for kind, number in one["namespaces"].items():
         old = before["namespaces"].get(kind)
-        if old is not None and _key(earlier.named[old]) != _key(view.named[number]):
+        if old is not None and key_of_row(earlier.named[old]) != key_of_row(view.named[number]):
             yield f"{kind} {earlier.named[old]['letter']} became {view.named[number]['letter']}"
 
 
-def _key(row: dict[str, Any]) -> letters.Key:
+def key_of_row(row: dict[str, Any]) -> letters.Key:
+    """What is the same in two pictures if it is the same namespace."""
     return letters.key_of(row["kind"], row["id"], row["serial"])
 
 
 def _namespaces(view: View, earlier: View) -> Iterator[Change]:
-    before = {_key(row): row for row in earlier.named.values()}
-    now = {_key(row): row for row in view.named.values()}
+    before = {key_of_row(row): row for row in earlier.named.values()}
+    now = {key_of_row(row): row for row in view.named.values()}
     for sign, rows, others, where in (("+", now, before, view), ("-", before, now, earlier)):
         for key, row in rows.items():
             if key not in others and row["id"] in where.scope:
                 yield Change(sign, "namespace", f"{row['kind']} {row['letter']} {where.name_of(row['id'])}".rstrip())
     for key, row in now.items():
-        if key in before and row["kind"] == "user" and row["id"] in view.scope:
-            ids, were = (ids_in_words(one["uid_map"]) or "nobody is in it" for one in (row, before[key]))
-            if ids != were:
-                yield Change("~", "namespace", f"user {row['letter']} {view.name_of(row['id'])}: {ids}; was: {were}")
+        if key in before and row["id"] in view.scope and (said := remapped(row, before[key])):
+            yield Change("~", "namespace", f"user {row['letter']} {view.name_of(row['id'])}: {said}")
+
+
+def remapped(row: dict[str, Any], before: dict[str, Any]) -> str:
+    """How the ids of a user namespace became others, or ""."""
+    if row["kind"] != "user":
+        return ""
+    ids, were = (ids_in_words(one["uid_map"]) or "nobody is in it" for one in (row, before))
+    return f"{ids}; was: {were}" if ids != were else ""
 
 
 def _links(view: View) -> Iterator[_Thing]:
