@@ -7,6 +7,7 @@ found here under one roof.
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .capabilities import Rights, name_fault as capability_fault, rights_fault
 from .decode import bytes_fault
@@ -26,9 +27,13 @@ __all__ = [
     "check_hostname", "check_name", "check_targets", "encode", "hostname_of", "parse_env",
     "parse_integer", "parse_ip", "parse_label", "parse_mount", "parse_net", "parse_rights", "parse_seccomp",
     "parse_seconds",
-    "parse_share", "parse_signal", "parse_size", "parse_sysctl", "parse_tmpfs", "parse_user", "parse_userns",
+    "parse_share", "parse_signal", "parse_size", "parse_sysctl", "parse_tmpfs", "parse_ulimits", "parse_user",
+    "parse_userns",
     "parse_volume", "parse_with", "quote", "split_init", "sudo_caller",
 ]
+
+if TYPE_CHECKING:
+    from .ulimits import Ulimits
 
 PROFILE_MAX_BYTES = 2**17  # it is kept in the pod's record
 ENV_FILE_MAX_BYTES = 16 * 2**20  # more than execve(2) takes; /dev/zero has no end
@@ -217,6 +222,20 @@ def parse_sysctl(text: str) -> tuple[str, str]:
     from . import sysctls  # here, because few pods have one
 
     return sysctls.parse_sysctl(text)
+
+
+def parse_ulimits(texts: Iterable[str]) -> "Ulimits":
+    """The limits "NAME=SOFT[:HARD]" of --ulimit; of a name that comes again the last counts.
+
+    Raises:
+        SpecError: as :func:`ulimits.parse_ulimit` does.
+    """
+    words = list(texts)
+    if not words:
+        return ()
+    from . import ulimits  # as above
+
+    return ulimits.settle(map(ulimits.parse_ulimit, words))
 
 
 def parse_userns(text: str) -> str:

@@ -8,12 +8,15 @@ dataclasses would cost more than the rest of the module.
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import capabilities, decode, filters
 from .capabilities import Rights
 from .filters import Filter
 from .runas import user_fault
+
+if TYPE_CHECKING:  # few pods have limits of their own
+    from .ulimits import Ulimits
 
 # The order in which one process may join them, names as under /proc/PID/ns: namespaces(7).
 KIND_NAMES = ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")
@@ -113,6 +116,8 @@ class PodSpec(NamedTuple):
         owner: who shall own that namespace, if root makes it; None is root.
         rights: those of its members and of `init`, unless a member says otherwise.
         seccomp: the filter of its members and of `init`; None is the usual one.
+        ulimits: (name, (soft, hard)) each, of its members and of `init`, as :func:`ulimits.parse_ulimit`
+            takes them; each name once. What is not there is the caller's.
     """
 
     name: str
@@ -134,6 +139,7 @@ class PodSpec(NamedTuple):
     owner: Owner | None = None
     rights: Rights = Rights()
     seccomp: Filter | None = None
+    ulimits: "Ulimits" = ()
 
 
 class MemberSpec(NamedTuple):
@@ -149,6 +155,7 @@ class MemberSpec(NamedTuple):
         user: who runs it, as :func:`runas.parse_user` takes it; "" is root, or whoever else joins.
         rights: changes to those that the pod gives its members.
         seccomp: its filter of system calls; None is the pod's.
+        ulimits: its limits, as in PodSpec; one that is not there is the pod's.
     """
 
     argv: tuple[bytes, ...]
@@ -160,6 +167,7 @@ class MemberSpec(NamedTuple):
     user: str = ""
     rights: Rights = Rights()
     seccomp: Filter | None = None
+    ulimits: "Ulimits" = ()
 
 
 # Laws: each says in a few words what is wrong, or "".
@@ -253,6 +261,14 @@ def _sysctl_value_fault(value: str) -> str:
     return sysctls.value_fault(value)
 
 
+def _ulimits(value: Any, where: str) -> "Ulimits":
+    if value == []:
+        return ()
+    from . import ulimits  # as above
+
+    return ulimits.of_list(value, where)
+
+
 def _mount_point_fault(path: str) -> str:
     return target_fault(path) or ("" if path == normal_path(path) else "it is not normalised")
 
@@ -312,6 +328,7 @@ _POD = decode.record(PodSpec, {
     "owner": decode.or_none(decode.record(Owner, {"uid": _ID, "gid": _ID})),
     "rights": _RIGHTS,
     "seccomp": _SECCOMP,
+    "ulimits": _ulimits,
 })
 _MEMBER = decode.record(MemberSpec, {
     "argv": decode.sequence(_BYTES, tuple, least=1), "share": _SHARE,
@@ -321,6 +338,7 @@ _MEMBER = decode.record(MemberSpec, {
     "user": _USER,
     "rights": _RIGHTS,
     "seccomp": _SECCOMP,
+    "ulimits": _ulimits,
 })
 
 

@@ -110,7 +110,8 @@ def _walk(tasks: dict[str, list[str]], task: str, how: str, found: dict[int, lis
     written: set[str] = set()
     children = []
     asked = -1  # which of `mine` waits for the kernel's answer
-    for line in tasks.get(task, ()):
+    lines = tasks.get(task, [])
+    for at, line in enumerate(lines):
         if asked >= 0 and (answer := ANSWER.match(line)):
             mine[asked] = mine[asked]._replace(result=result_of(answer[1]))
             asked = -1
@@ -135,6 +136,8 @@ def _walk(tasks: dict[str, list[str]], task: str, how: str, found: dict[int, lis
             continue
         if name not in catalogue.CALLS or not _is_for_explain(line, name, args, how == "tree", written):
             continue
+        if name == "execveat" and not code:
+            mine += _limits_of_launcher(tasks, lines[at + 1 :])
         mine.append(Seen(f"{name}({normal(args)})", code or result))
         if name in ("clone", "clone3", "vfork"):
             becomes_a_program = any(call.startswith("execveat(") for call in tasks.get(result, ()))  # a member
@@ -144,6 +147,19 @@ def _walk(tasks: dict[str, list[str]], task: str, how: str, found: dict[int, lis
             break  # from here on it is another program
     for child, born in children:
         _walk(tasks, child, born, found)
+
+
+def _limits_of_launcher(tasks: dict[str, list[str]], lines: list[str]) -> list[Seen]:
+    """Those that a launcher sets, itself or in the process that it makes: explain tells them before its execveat."""
+    calls = [call for line in lines if (call := CALL.match(line))]
+    made = next((call[3] for call in calls if call[1] == "clone" and "CLONE_PARENT" in call[2]), "")
+    found = []
+    for line in tasks.get(made, lines):
+        if line.startswith("execve("):
+            break
+        if (call := CALL.match(line)) and call[1] == "prlimit64":
+            found.append(Seen(f"prlimit64({normal(call[2])})", call[4] or call[3]))
+    return found
 
 
 def result_of(word: str) -> str:

@@ -13,7 +13,7 @@ PACKAGE = TOP / "nsbox"
 # A room imports only from floors below its own. Floor 0 is data: its few modules are one room.
 FLOORS = (
     {"errors", "capabilities", "spec", "decode", "words", "volumes", "parse", "ports", "idranges", "runas", "sysctls",
-     "filters"},
+     "ulimits", "filters"},
     {"linux"},
     {"privilege", "net", "images"},
     {"pod"},

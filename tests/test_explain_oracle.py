@@ -17,6 +17,7 @@ CREATES = {
                         "--boottime", "100", "--read-only"],
     "in place": ["--rootfs", "busybox", "--in-place"],
     "by chroot, with a program of one's own": ["--rootfs", "busybox", "--chroot", "--init", "sleep 1000"],
+    "with limits for a program of one's own": ["--init", "sleep 1000", "--ulimit", "cpu=100", "--ulimit", "fsize=0"],
     "with the readable pause": ["--rootfs", "busybox", "--pause", "python"],
 }  # fmt: skip
 JOINS = {
@@ -25,6 +26,8 @@ JOINS = {
     "without pid": ["--share", "net,ipc,uts"],
     "with a hostname": ["--share", "net", "--hostname", "other"],
     "detached": ["-d", "--rootfs", "busybox"],
+    "with limits": ["--ulimit", "nofile=64:2048", "--ulimit", "core=0:unlimited", "--ulimit", "as=4000000000"],
+    "with limits and without pid": ["--share", "net", "--ulimit", "nproc=1000"],
 }
 
 
@@ -114,3 +117,12 @@ def test_a_member_joins_by_exactly_the_calls_that_are_told(web, how):
     """Red when: a row is taken out of doors._ROWS, or the listener is not told in processes that were forked."""
     told = agree(web, "join", "web", *JOINS[how], "--", "sh", "-c", "exit 0")
     assert any("setns" in one.call for task in told.values() for one in task)
+
+
+def test_the_limits_of_a_member_are_told_though_the_launcher_sets_them(web):
+    """Red when: execute.become() does not foretell, or oracle._limits_of_launcher() finds nothing."""
+    told = agree(web, "join", "web", *JOINS["with limits"], "--", "sh", "-c", "exit 0")
+    found = [one.call for task in told.values() for one in task if one.call.startswith("prlimit64(")]
+    assert found == ["prlimit64(0, RLIMIT_AS, {rlim_cur=3906250*1024, rlim_max=3906250*1024}, NULL)",
+                     "prlimit64(0, RLIMIT_CORE, {rlim_cur=0, rlim_max=RLIM64_INFINITY}, NULL)",
+                     "prlimit64(0, RLIMIT_NOFILE, {rlim_cur=64, rlim_max=2*1024}, NULL)"]

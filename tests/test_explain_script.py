@@ -132,6 +132,26 @@ def test_the_script_of_a_run_does_it_all_and_leaves_nothing(host):
     host.assert_same_as(before)
 
 
+LIMITS = ["--ulimit", "nofile=64:128", "--ulimit", "core=0:unlimited", "--ulimit", "stack=2097152"]
+
+
+@pytest.mark.parametrize("more", [[], ["--rootfs", "busybox"], ["-w", "/tmp"]], ids=str)
+def test_the_script_gives_a_member_its_limits(host, more):
+    """By prlimit(1), outside: there may be none in the root. Red when: _birth() writes none, or for the pause."""
+    host.nsbox("create", "web", "--rootfs", "busybox", *LIMITS, check=True)
+    ours, theirs = by_hand(host, "join", "web", *more, "--", "cat", "/proc/self/limits")
+    assert theirs == ours and " 64                   128 " in ours
+    script = (host.scratch / "by-hand.sh").read_text()
+    assert script.count("prlimit --core=0:unlimited --nofile=64:128 --stack=2097152:2097152 nsenter ") == 1
+
+
+def test_the_script_gives_a_program_as_PID_1_its_limits(host):
+    """Red when: _birth() writes none for the pause."""
+    _, theirs = by_hand(host, "create", "web", *LIMITS, "--init", "sleep 1000")
+    said = host.run(["cat", f"/proc/{theirs}/limits"], check=True).stdout
+    assert " 64                   128 " in said, said
+
+
 def test_a_word_of_any_bytes_is_in_the_script_as_it_is(host):
     """What steers a terminal, and what is no UTF-8, in an argument and in the environment; to stdout too.
 

@@ -9,6 +9,7 @@ its numbers of calls can be seen there, and not what the arm64 kernel makes of i
 import errno
 import os
 import platform
+import resource
 import shutil
 import struct
 import subprocess
@@ -33,7 +34,7 @@ for fd in range(3, 100):
 os.execve(sys.argv[2], sys.argv[3:], os.environb)
 """
 REFUSAL = b"nsbox: cannot run this command: execve: it leads to /proc/self/exe, which is no program of the pod\n"
-EXECVE = 4
+EXECVE, LIMITS = 4, 5
 
 
 class Launch:
@@ -45,9 +46,9 @@ class Launch:
             need(f"qemu-{machine}-static")
             self.emulator = shutil.which(f"qemu-{machine}-static")
 
-    def start(self, candidates, argv, *, fds, env={}, what=0, filter=None, pass_fds=None, **kw):
+    def start(self, candidates, argv, *, fds, env={}, what=0, filter=None, limits=b"", pass_fds=None, **kw):
         """The process of the program; `fds` are what launch.descriptors() takes."""
-        built = launch.program([os.fsencode(one) for one in candidates], what, filter, self.machine)
+        built = launch.program([os.fsencode(one) for one in candidates], what, filter, self.machine, limits)
         assert built is not None
         image = bytearray(built.image)
         numbers = launch.descriptors(*fds)
@@ -62,14 +63,14 @@ class Launch:
             [sys.executable, "-I", "-S", "-c", AS_NSBOX, ",".join(map(str, pass_fds)), *start],
             env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=pass_fds, **kw)  # fmt: skip
 
-    def run(self, candidates, argv, *, with_report=True, **kw):
-        """What the launched command said and how it ended; and what execve gave by the report, or None."""
+    def run(self, candidates, argv, *, with_report=True, step=EXECVE, **kw):
+        """What the launched command said and how it ended; and what the step gave by the report, or None."""
         report_r, report_w = os.pipe()
         process = self.start(candidates, argv, fds=[report_w], pass_fds=[report_w] if with_report else [], **kw)
         os.close(report_w)
         out, err = process.communicate(timeout=60)
         report = read_all(report_r)
-        assert report == b"" or struct.unpack("=II", report)[0] == EXECVE, report
+        assert report == b"" or struct.unpack("=II", report)[0] == step, report
         done = subprocess.CompletedProcess(argv, process.returncode, out, err)
         return done, struct.unpack("=II", report)[1] if report else None
 
@@ -178,6 +179,20 @@ def test_A05_the_program_does_not_work_for_anybody_but_nsbox(launched, tmp_path)
     fine = script(tmp_path / "fine", "#!/bin/sh\necho fine\n")
     done, _ = launched([fine], ["x"], with_report=False)
     assert (done.stdout, done.stderr, done.returncode) == (b"", REFUSAL, 126)
+
+
+def test_the_command_gets_its_limits_before_the_filter_and_a_refused_one_is_told(launched):
+    """Red when: the loop does not go on to the next limit, takes the soft one twice, or its error is passed over."""
+    numbers = (resource.RLIMIT_NOFILE, 50, 60), (resource.RLIMIT_CPU, 500, 700), (resource.RLIMIT_CORE, 0, 2**64 - 1)
+    packed = b"".join(struct.pack("<QQQ", *row) for row in numbers)
+    done, report = launched([shutil.which("cat")], ["cat", "/proc/self/limits"], limits=packed)
+    assert (done.returncode, report) == (0, None), done.stderr
+    found = {line[:26].strip(): line[26:].split()[:2] for line in done.stdout.decode().splitlines()}
+    assert found["Max open files"] == ["50", "60"] and found["Max cpu time"] == ["500", "700"]
+    assert found["Max core file size"] == ["0", "unlimited"]
+    for wrong in ((resource.RLIMIT_NOFILE, 2, 1), (99, 1, 1)):
+        _, report = launched([shutil.which("true")], ["true"], limits=packed + struct.pack("<QQQ", *wrong), step=LIMITS)
+        assert report == errno.EINVAL, wrong
 
 
 @pytest.mark.parametrize("first_line", ["#!/proc/self/exe", "#!/proc/self/exe -c"])

@@ -14,6 +14,7 @@ example:
   PID=$(sudo nsbox create web --rootfs busybox)
   sudo nsbox join web -- hostname
   sudo nsbox create safe --userns --rootfs busybox     its root is nobody on the host
+  sudo nsbox create few --ulimit nofile=64 --ulimit nproc=100:200
 
 The same by hand (without a pause that reaps, and without a name):
   sudo unshare --pid --uts --ipc --net --mount --fork chroot rootfs sleep inf &
@@ -63,6 +64,7 @@ def add_pod_options(parser: argparse.ArgumentParser) -> None:
                        "/proc/1/exe is the host's interpreter")  # fmt: skip
     options.add_rights_options(parser)
     options.add_seccomp_option(parser)
+    options.add_ulimit_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -119,6 +121,7 @@ def pod_spec(args: argparse.Namespace, name: str | None) -> PodSpec:
         owner=parse.sudo_caller(os.environ) if args.userns is not None else None,
         rights=options.rights(args),
         seccomp=options.seccomp(args),
+        ulimits=parse.parse_ulimits(args.ulimit),
     )
 
 

@@ -15,6 +15,7 @@ example:
   sudo nsbox join web --rootfs debian -- cat /etc/os-release
   sudo nsbox join web -u www-data -- id
   sudo nsbox join web -d -- httpd -f -p 8080
+  sudo nsbox join web --ulimit core=unlimited -- sh    may leave core files
   sudo nsbox join 4711 --share net -- ip address       any process, of any program
 
 TARGET is a pod's name or a host PID. What a member does not share with a pod is new for it;
@@ -35,6 +36,7 @@ def add_parser(verbs: Any) -> None:
                         "net pid time mnt, with commas; +KIND adds to the default")
     parser.add_argument("--hostname", metavar="HOST", help="for a member that does not share uts")  # fmt: skip
     options.add_seccomp_option(parser)
+    options.add_ulimit_option(parser)
     options.add_root_options(parser)
     options.add_rights_options(parser)
     options.add_member_options(parser, verbs)
@@ -76,6 +78,7 @@ def _member_spec(args: argparse.Namespace) -> MemberSpec:
         user=options.user(args),
         rights=options.rights(args),
         seccomp=options.seccomp(args),
+        ulimits=parse.parse_ulimits(args.ulimit),
     )
 
 

@@ -182,6 +182,13 @@ def rights(args: argparse.Namespace) -> Rights:
     return parse.parse_rights(args.cap_add, args.cap_drop, args.privileged)
 
 
+def add_ulimit_option(parser: argparse.ArgumentParser) -> None:
+    """--ulimit."""
+    parser.add_argument("--ulimit", metavar="NAME=SOFT[:HARD]", action="append", default=[],
+                        help="what one process, or of nproc one user, may use at most, as nofile=1024:4096 or "
+                        "core=unlimited; the names and units of setrlimit(2) (may be repeated)")  # fmt: skip
+
+
 def add_seccomp_option(parser: argparse.ArgumentParser) -> None:
     """--seccomp."""
     parser.add_argument("--seccomp", metavar="FILTER", help="which system calls a member may make: default; nested, "

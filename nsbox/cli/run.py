@@ -11,6 +11,7 @@ _EXAMPLE = """\
 example:
   sudo nsbox run --rootfs rootfs -- /bin/sh
   sudo nsbox run --rootfs rootfs --userns -- /bin/sh     with a root that is nobody on the host
+  sudo nsbox run --ulimit nofile=64:128 -- sh -c 'ulimit -n'
 
 The first stands for
   sudo unshare --pid --uts --ipc --mount -f chroot rootfs /bin/sh

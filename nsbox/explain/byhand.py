@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..linux import flags as fl
 from . import iproute
+from .reasons import LIMITING
 from .teller import Told
 
 _ATTRIBUTES = {
@@ -235,6 +236,9 @@ class Hand:
     def sendmsg(self, told: Told) -> list[str]:
         return ["# the pod's proxy is asked by its socket, which no command speaks to"]
 
+    def prlimit64(self, told: Told) -> list[str]:
+        return [f"prlimit --pid $$ {option}"] if (option := limit(told)) else []
+
     def pidfd_send_signal(self, told: Told) -> list[str]:
         return [f"kill -{_signal(told.values[1])} {self._name_of(pid_of(told.places['0']))}"]
 
@@ -246,6 +250,20 @@ def _program(_path: str, argv: list[str], _env: list[str], given: str) -> str:
     """A program that nsbox runs, and what it reads."""
     line = shlex.join([os.path.basename(argv[0]), *argv[1:]])
     return f"{line} <<'{_END}'\n{given}{_END}" if given else line
+
+
+def limit(told: Told) -> str:
+    """The option of prlimit(1) that stands for a limit of --ulimit; "" if it is none."""
+    if told.call != "prlimit64" or told.doing != LIMITING:
+        return ""
+    soft, hard = (word.partition("=")[2] for word in told.values[2].strip("{}").split(", "))
+    return f"--{told.values[1].removeprefix('RLIMIT_').lower()}={_bound(soft)}:{_bound(hard)}"
+
+
+def _bound(word: str) -> str:
+    """A number as strace(1) writes it, for prlimit(1)."""
+    number, _, times = word.partition("*")
+    return "unlimited" if word == "RLIM64_INFINITY" else str(int(number) * int(times or 1))
 
 
 def pid_of(place: str) -> int:

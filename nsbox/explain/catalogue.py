@@ -94,7 +94,7 @@ _RIGHTS = {
                    "the capabilities that the process has from here on",
                    form="{{version=_LINUX_CAPABILITY_VERSION_3, pid=0}}, "
                         "{{effective={}, permitted={}, inheritable={}}}"),
-    "prlimit64": Call((_NUMBER, str, str, _TEXT), "prlimit(2), core(5)", why_.why_limit),
+    "prlimit64": Call((_NUMBER, str, str, _TEXT), why_.man_of_limit, why_.why_limit),
     "keyctl": Call((str, _TEXT), "keyctl(2), session-keyring(7)",
                    "a session keyring of its own: the keys of who called nsbox stay outside"),
     "seccomp": Call((sym.choice({fl.SECCOMP_SET_MODE_FILTER: "SECCOMP_SET_MODE_FILTER"}), _NUMBER, _NUMBER),

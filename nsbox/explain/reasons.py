@@ -136,10 +136,23 @@ def why_prctl(args: Sequence[Any], doing: str) -> str:
     return _PRCTLS.get(str(args[0]), doing)
 
 
-def why_limit(args: Sequence[Any], _doing: str) -> str:
+# What privilege/limits.py says that it is doing: raising ours early, setting the program's last of all.
+ALLOWING, LIMITING = "allow a hard limit", "limit the program"
+
+
+def why_limit(args: Sequence[Any], doing: str) -> str:
+    if doing == ALLOWING:
+        return "the program is to have a higher one: here, where nsbox still has its rights, and outside of the pod"
+    if doing == LIMITING:
+        return "what the program may use, by --ulimit: last of all, so that it holds back none of nsbox's own steps"
     if args[1] == "RLIMIT_NOFILE":
         return "a descriptor for each client that may come"
     return "no core file, which would hold the program's memory"
+
+
+def man_of_limit(args: Sequence[Any], _place: str) -> str:
+    """Where to read about a limit."""
+    return "prlimit(2), core(5)" if args[1] == "RLIMIT_CORE" else "prlimit(2)"
 
 
 _ONCE = "as INSIDE OUTSIDE COUNT; can be written once"

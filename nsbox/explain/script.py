@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ..linux import flags as fl
 from .aside import Aside
-from .byhand import UNSHARE, Hand, nsenter, printf
+from .byhand import UNSHARE, Hand, limit, nsenter, printf
 from .teller import Told
 
 _HEAD = """\
@@ -135,12 +135,14 @@ class Script:
         if _flags_of(clone) & fl.CloneFlag.CLONE_NEWUSER:
             yield from self._user_namespace(clone.result)
         way = self._way(clone)
-        steps = [one for one in child if one.call not in ("setns", "unshare")]
+        steps = [one for one in child if one.call not in ("setns", "unshare", "prlimit64")]
+        limits = " ".join(filter(None, map(limit, child)))
+        before = f"prlimit {limits} " if limits else ""  # out here: there may be no prlimit(1) in the root
         body = [line for one in steps for line in self._hand(clone.child).lines(one)]
         if who == "pause":
-            yield from self._pause(clone, way, body)
+            yield from self._pause(clone, before + way, body)
         else:
-            yield from self._member(way, body, self._is_detached(clone))
+            yield from self._member(before, way, body, self._is_detached(clone))
 
     def _user_namespace(self, pid: int) -> Iterator[str]:
         yield from _HOLDER.split("\n")
@@ -193,7 +195,7 @@ class Script:
         yield "echo >&3"
         yield from _SAID.split("\n")
 
-    def _member(self, way: str, body: Sequence[str], detached: bool) -> Iterator[str]:
+    def _member(self, before: str, way: str, body: Sequence[str], detached: bool) -> Iterator[str]:
         *steps, last = body or [":"]
         moves = [line for line in steps if line.startswith("cd ")]
         behind = f" {_ASIDE} 2>&1 &" if detached else " && status=0 || status=$?"
@@ -201,10 +203,10 @@ class Script:
         if len(moves) == len(steps) and last.startswith("exec env -i ") and way.startswith("nsenter "):
             place = shlex.split(moves[-1])[1] if moves else "/"
             command = last.removeprefix("exec ")
-            yield f"{way} --wdns={shlex.quote(place)} {command}{behind}"
+            yield f"{before}{way} --wdns={shlex.quote(place)} {command}{behind}"
             return
         yield from _file("member", ["set -eu", *steps, last])
-        yield f'{way} sh -c "$of_member"{behind}'
+        yield f'{before}{way} sh -c "$of_member"{behind}'
 
 
 def _flags_of(clone: Told) -> int:

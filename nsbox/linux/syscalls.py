@@ -289,13 +289,12 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     _call(_capset, ctypes.byref(CapHeader(fl.LINUX_CAPABILITY_VERSION_3)), ctypes.byref(data), shown=sets)
 
 
-def forbid_core_files() -> None:
-    """No core file is written of the caller and what comes of it, whatever they ask for. See core(5).
+def set_limit(number: int, name: str, written: str, bounds: tuple[int, int]) -> None:
+    """Set the soft and the hard limit of the caller and of what comes of it. See prlimit(2).
 
-    See RLIMIT_CORE in setrlimit(2); CAP_SYS_RESOURCE takes it back.
+    Lowered, a hard limit comes back by CAP_SYS_RESOURCE alone. `name` and `written` are for the listener.
     """
-    none = (c_uint64 * 2)(0, 0)  # soft, hard
-    _call(_prlimit, 0, fl.RLIMIT_CORE, none, None, shown=(0, "RLIMIT_CORE", "{rlim_cur=0, rlim_max=0}", None))
+    _call(_prlimit, 0, number, (c_uint64 * 2)(*bounds), None, shown=(0, name, written, None))
 
 
 def join_new_session_keyring() -> None:

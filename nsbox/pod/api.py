@@ -24,6 +24,7 @@ from ..spec import (
     pod_spec_from_dict,
     pod_spec_to_dict,
 )
+from ..ulimits import Ulimits
 from . import client, lifecycle, netmodes, report
 from .popen import Member, Pipes, Redirect
 
@@ -72,6 +73,10 @@ def _filter(name: str | os.PathLike[str] | None) -> Filter | None:
     return None if name is None else parse.parse_seccomp(os.fspath(name))
 
 
+def _ulimits(ulimits: Mapping[str, str | int] | None) -> Ulimits:
+    return parse.parse_ulimits(f"{name}={value}" for name, value in (ulimits or {}).items())
+
+
 class Pod:
     """A pod for the length of a ``with`` block, or for longer.
 
@@ -97,6 +102,8 @@ class Pod:
         user: who runs `init`, as for ``nsbox create -u``.
         cap_add, cap_drop, privileged: what its members may do, as for ``nsbox create --cap-add``.
         seccomp: which system calls members may make, as for ``nsbox create --seccomp``.
+        ulimits: what members, and `init`, may use, as {"nofile": 64, "nproc": "100:200", "core": "unlimited"}:
+            as for ``nsbox create --ulimit``.
     """
 
     def __init__(
@@ -128,6 +135,7 @@ class Pod:
         cap_drop: Iterable[str] = (),
         privileged: bool = False,
         seccomp: str | os.PathLike[str] | None = None,
+        ulimits: Mapping[str, str | int] | None = None,
     ) -> None:
         name = parse.check_name(f"pod-{os.urandom(3).hex()}" if name is None else name)
         spec = PodSpec(
@@ -149,6 +157,7 @@ class Pod:
             owner=parse.sudo_caller(os.environ) if userns else None,
             rights=parse.parse_rights(cap_add, cap_drop, privileged),
             seccomp=_filter(seccomp),
+            ulimits=_ulimits(ulimits),
         )
         if spec.user and not spec.init:
             raise SpecError("cannot use user: the pause is nobody's program")
@@ -201,8 +210,8 @@ class Pod:
     def detach(self, args: Args, **options: Any) -> int:
         """Start a member that outlives this program, with a log; return its host PID.
 
-        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user, cap_add, cap_drop, privileged, seccomp.
-        See ``nsbox join -d``.
+        Keywords: env, cwd, rootfs, volumes, tmpfs, share, user, cap_add, cap_drop, privileged, seccomp,
+        ulimits. See ``nsbox join -d``.
         """
         answer = client.request("detach", target=self.name, spec=_member_spec(args, **options))
         message, _ = answer.first()
@@ -259,6 +268,7 @@ def _member_spec(
     cap_drop: Iterable[str] = (),
     privileged: bool = False,
     seccomp: str | os.PathLike[str] | None = None,
+    ulimits: Mapping[str, str | int] | None = None,
 ) -> dict[str, Any]:
     root = _root(rootfs, volumes, tmpfs)
     spec = MemberSpec(
@@ -271,6 +281,7 @@ def _member_spec(
         user=_user(user),
         rights=parse.parse_rights(cap_add, cap_drop, privileged),
         seccomp=_filter(seccomp),
+        ulimits=_ulimits(ulimits),
     )
     plain = member_spec_to_dict(spec)
     member_spec_from_dict(plain)  # checks every value
@@ -298,7 +309,7 @@ def popen(
         stdin, stdout, stderr, text, encoding, errors, universal_newlines: as for subprocess.Popen.
         member: env (added to a clean one), cwd (inside), rootfs, volumes, tmpfs, share, hostname,
             user ("USER[:GROUP]", names and numbers of the member's root, or a number),
-            cap_add, cap_drop, privileged, seccomp.
+            cap_add, cap_drop, privileged, seccomp, ulimits (those of :class:`Pod`).
 
     Raises:
         PodNotFound, PodDead: the target is not there. CommandError: it cannot be executed.

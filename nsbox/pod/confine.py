@@ -4,13 +4,14 @@ Its namespaces, keyring, root and streams are its own by then. The order is the 
 
   require          what is asked for by name, and nsbox lacks, is said
   bounding set     needs CAP_SETPCAP, which a change of user takes away
-  core files       none is written; other limits stay the caller's
+  core files       none is written, unless their limit is asked for
   user             of -u
   capabilities     what is kept, none of it inheritable or ambient; no_new_privs
-  system calls     the filter decides about nsbox's own calls too, so execute.become() loads it last
+  limits           of --ulimit, by execute.become(): they would count for nsbox's own steps too
+  system calls     the filter decides about nsbox's own calls too, so that loads it last
 """
 
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from .. import capabilities
 from ..capabilities import Keep, Rights
@@ -18,6 +19,10 @@ from ..filters import DEFAULT, UNCONFINED, Filter, PodFilter
 from ..privilege import rights, seccomp
 from ..spec import MemberSpec, PodSpec
 from .record import PodRecord
+
+if TYPE_CHECKING:
+    from ..privilege.limits import Limits
+    from ..ulimits import Ulimits
 
 # Makes the caller another user; returns the home. Gets what accounts.become() does.
 Become = Callable[[int, int], bytes]
@@ -72,6 +77,30 @@ def filter_of_pod(spec: PodSpec) -> PodFilter:
     return PodFilter(chosen, kept, made.code.hex(), made.flags)
 
 
+def limits_of_member(pod: PodRecord | None, spec: MemberSpec, doing: str) -> "Limits | None":
+    """The limits of a member; those that are said of it come before those of its pod. None: all are the caller's.
+
+    Args:
+        doing: as for :func:`confine`.
+
+    Raises:
+        NsboxError: the caller may not give them.
+    """
+    return limits(((pod.ulimits if pod else ()), spec.ulimits), doing)
+
+
+def limits(given: "tuple[Ulimits, ...]", doing: str) -> "Limits | None":
+    """All of `given`, of which the last counts most. Raises as :func:`limits_of_member`. Before the fork."""
+    if not any(given):
+        return None
+    from .. import ulimits  # few programs have limits of their own
+    from ..privilege.limits import Limits
+
+    made = Limits(ulimits.settle(*given))
+    made.check(doing)
+    return made
+
+
 def calls_of_init(pod: PodRecord) -> seccomp.Program | None:
     """The filter of a program as PID 1; None for none."""
     return _program(pod.seccomp, capabilities.settle(pod.rights, chrooted=pod.chroot).bits)
@@ -95,13 +124,15 @@ def _program(own: PodFilter, kept: int) -> seccomp.Program | None:
 
 
 def confine(
-    keep: Keep, doing: str, become: Become | None = None, *, parent_pidfd: int = -1, terminal_fd: int = -1
-) -> bytes:
+    keep: Keep, doing: str, become: Become | None = None, limits: "Limits | None" = None, *,
+    parent_pidfd: int = -1, terminal_fd: int = -1,
+) -> bytes:  # fmt: skip
     """Give up what the program to come shall not have; return the home of its user.
 
     Args:
         doing: what this is for, in words, for the error message.
-        become: of :func:`becoming`; the other two are for it.
+        become: of :func:`becoming`; the last two are for it.
+        limits: what will be set after this.
 
     Raises:
         NsboxError: nsbox lacks what is asked for, or there is no such user.
@@ -109,7 +140,7 @@ def confine(
     """
     rights.require(keep, doing)
     rights.cut_bounding_set(keep)
-    if keep.no_new_privs:
+    if keep.no_new_privs and not (limits and limits.has("core")):
         rights.forbid_core_files()
     home = b"/root" if become is None else become(parent_pidfd, terminal_fd)
     rights.keep_only(keep)

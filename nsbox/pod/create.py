@@ -32,6 +32,7 @@ from .pause import hold
 from .record import PodRecord
 
 if TYPE_CHECKING:  # a pod without a network pays nothing for one
+    from ..privilege.limits import Limits
     from .netmodes import Source
 
 _KILL_TIMEOUT_S = 10.0
@@ -52,6 +53,7 @@ def create(spec: PodSpec, intend: Callable[[int], None] | None = None) -> tuple[
         from . import settings  # only pods that have them pay for it
 
         settings.check(spec)
+    confine.limits((spec.ulimits,), f"create pod {spec.name!r}")
     net = _open_net(spec)
     try:
         return _create(spec, net, intend)
@@ -119,6 +121,7 @@ def _intent(spec: PodSpec, calls: PodFilter) -> PodRecord:
         sysctls=spec.sysctls,
         rights=spec.rights,
         seccomp=calls,
+        ulimits=spec.ulimits,
     )
 
 
@@ -182,7 +185,7 @@ def _start(
     spec: PodSpec, sources: rootfs.Sources, held: store.Locked, record: PodRecord, net: "Source | None",
     intend: Callable[[int], None] | None,
 ) -> tuple[PodRecord, process.Spawned]:
-    kinds = _kinds(spec)
+    kinds, doing = _kinds(spec), f"create pod {spec.name!r}"
     if net is not None:
         kinds = net.kinds(kinds)
     users = None
@@ -206,6 +209,8 @@ def _start(
             intend(held.fd)
 
     def prepare() -> None:
+        if limits is not None:
+            limits.allow()
         if users is not None:
             users.enter()
         if any(spec.time):
@@ -215,6 +220,7 @@ def _start(
 
     entered = frozenset({"time"} if any(spec.time) else ()) | ({"user"} if spec.userns else frozenset())
     become = confine.becoming(spec.user)
+    limits = confine.limits((spec.ulimits,), doing) if spec.init else None
     if spec.init:
         calls = confine.calls_of_init(record)
     else:
@@ -224,8 +230,8 @@ def _start(
     try:
         started = spawn.spawn_in(
             namespaces.flags_of(kinds - entered),
-            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls, sight),
-            doing=f"create pod {spec.name!r}",
+            lambda: _pid_one(spec, sources, maker_pidfd, "net" in kinds, become, calls, limits, sight),
+            doing=doing,
             prepare=prepare,
             before_go=write_identity,
             told=lambda *report: execute.told(spec.init[0], *report),
@@ -243,7 +249,7 @@ def _start(
 
 def _pid_one(
     spec: PodSpec, sources: rootfs.Sources, maker_pidfd: int, own_net: bool, become: confine.Become | None,
-    calls: seccomp.Program | None, sight: Callable[[], None] | None,
+    calls: seccomp.Program | None, limits: "Limits | None", sight: Callable[[], None] | None,
 ) -> NoReturn:
     """Runs as PID 1 of the new pod until it becomes the pause, or the user's own program.
 
@@ -262,7 +268,7 @@ def _pid_one(
     if maker_pidfd >= 0:
         attributes.die_with_parent(maker_pidfd)
     program_fd = execute.sealed_program("pause", program) if program else -1
-    launcher = execute.launcher(spec.init, base_environment(), calls) if spec.init else None
+    launcher = execute.launcher(spec.init, base_environment(), calls, 0, limits) if spec.init else None
     syscalls.sethostname(spec.hostname)
     if own_net:
         loopback.bring_up()
@@ -273,8 +279,8 @@ def _pid_one(
     keep = capabilities.settle(spec.rights, chrooted=spec.root.chroot)
     doing = f"create pod {spec.name!r}"
     if spec.init:
-        home = confine.confine(keep, doing, become, parent_pidfd=maker_pidfd)
-        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher, calls)
+        home = confine.confine(keep, doing, become, limits, parent_pidfd=maker_pidfd)
+        execute.become(spec.init, base_environment(home=home), (null_fd, null_fd, null_fd), launcher, calls, limits)
     if not spec.root.chroot:  # a member of a chrooted pod finds its root at the pause's
         mounts.empty_root()
     rights.require(keep, doing)  # said now, and not to the first member

@@ -4,13 +4,16 @@ import errno
 import fcntl
 import os
 import signal
-from typing import Callable, Mapping, NamedTuple, NoReturn, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, NoReturn, Sequence
 
 from ..errors import EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, CommandError, NsboxError, hint_for
 from ..linux import process, spawn, syscalls
 from ..linux.flags import F_ADD_SEALS, F_SEAL_ALL
 from ..privilege import attributes, seccomp
 from . import launch
+
+if TYPE_CHECKING:  # few programs have limits of their own
+    from ..privilege.limits import Limits
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UMASK = 0o022
@@ -84,9 +87,11 @@ class Launcher(NamedTuple):
 
 
 def launcher(
-    argv: Sequence[bytes], env: Mapping[bytes, bytes], calls: seccomp.Program | None, what: int = 0
-) -> Launcher | None:
-    """The program for :func:`become`, which loads the filter `calls`; None on a machine that has none.
+    argv: Sequence[bytes], env: Mapping[bytes, bytes], calls: seccomp.Program | None, what: int = 0,
+    limits: "Limits | None" = None,
+) -> Launcher | None:  # fmt: skip
+    """The program for :func:`become`, which sets the limits and loads the filter `calls`; None on a machine
+    that has none.
 
     Made while the caller still is who made the pod: then the kernel lets nobody in there look into
     the process that runs it, whatever rights he has over the pod's user namespace.
@@ -94,7 +99,7 @@ def launcher(
     Args:
         what: launch.CLONE and so on; with that for spawn.spawn_last(), else for spawn_in().
     """
-    built = launch.program(_candidates(argv[0], env), what, calls)
+    built = launch.program(_candidates(argv[0], env), what, calls, limits=limits.packed if limits else b"")
     if built is None:
         return None
     fd = _program_in_memory("launch", built.image)
@@ -104,7 +109,7 @@ def launcher(
 
 def become(
     argv: Sequence[bytes], env: Mapping[bytes, bytes], stdio: tuple[int, int, int], launcher: Launcher | None,
-    calls: seccomp.Program | None,
+    calls: seccomp.Program | None, limits: "Limits | None" = None,
 ) -> NoReturn:  # fmt: skip
     """Turn the caller into the user's program, searched for in the PATH of `env`.
 
@@ -115,6 +120,7 @@ def become(
         launcher: what :func:`launcher` made of the same words.
         calls: the filter of system calls that it made it of, loaded last, for it decides about nsbox's own
             calls too.
+        limits: its limits, likewise: what nsbox needs for its own steps is not to count.
 
     Raises:
         CommandError: not found (127) or not executable (126).
@@ -122,6 +128,8 @@ def become(
     _take_stdio(stdio)
     process.reset_signals()
     if launcher is None:
+        if limits is not None:
+            limits.put()
         spawn.about_to_exec()
         _load(calls)
         raise refusal(argv[0], _try_all(argv, env))
@@ -129,6 +137,8 @@ def become(
     os.pwrite(launcher.fd, launch.descriptors(*ends), launcher.descriptors_at)
     _seal(launcher.fd)
     attributes.read_as_others_do()  # it may be executed only, and so is hidden from its start on
+    if limits is not None:
+        limits.foretell()
     spawn.about_to_exec()
     if len(ends) > 1:
         syscalls.purpose = "make the member"

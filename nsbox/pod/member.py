@@ -16,7 +16,7 @@ see spawn.spawn_in.
 
 import errno
 import os
-from typing import Callable, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Callable, NamedTuple, NoReturn
 
 from ..errors import NsboxError, PodDead, PodNotFound, SpecError
 from ..linux import mounts, namespaces, process, spawn, syscalls, terminal
@@ -28,6 +28,9 @@ from .environment import base_environment
 from .places import O_PATH_DIR
 from .record import PodRecord
 from .target import Plan, Target, dead, identity_in, plan
+
+if TYPE_CHECKING:
+    from ..privilege.limits import Limits
 
 # Gives the member its three standard descriptors. Runs inside, before the root is sealed off
 # from the caller's descriptors; gets an fd of /dev/null in there.
@@ -51,6 +54,7 @@ class Joining(NamedTuple):
     launcher: execute.Launcher | None
     identity: tuple[int, int] | None
     calls: seccomp.Program | None
+    limits: "Limits | None"
     proc_fd: int
 
     @property
@@ -76,6 +80,7 @@ def start(
         PodDead: the target ended. CommandError: 127 or 126. NsboxError: a step failed.
     """
     _check(target, spec)
+    limits = confine.limits_of_member(target.pod, spec, f"join {target.label}")
     calls = confine.calls_of_member(target.pod, spec, _is_chrooted(target, spec))
     own_root = spec.root is not None and bool(spec.root.path)
     todo = plan(target, spec.share, own_root)
@@ -93,8 +98,8 @@ def start(
         spec.hostname or (target.pod.hostname if target.pod else ""),
         stdio, -1 if detached else process.open_pid(os.getpid()), on_terminal,
         confine.becoming(spec.user),
-        execute.launcher(spec.argv, base_environment(spec.env), calls, _what(todo, detached, on_terminal)),
-        identity, calls, os.open("/proc", O_PATH_DIR),
+        execute.launcher(spec.argv, base_environment(spec.env), calls, _what(todo, detached, on_terminal), limits),
+        identity, calls, limits, os.open("/proc", O_PATH_DIR),
     )  # fmt: skip
     try:
         if target.pod is None or store.is_lent(target.pod):
@@ -165,7 +170,7 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
             namespaces.flags_of(joining.plan.new),
             lambda: _become_member(joining),
             doing=f"join {target.label}",
-            prepare=lambda: _enter_namespaces(target, joining.plan),
+            prepare=lambda: _enter_namespaces(target, joining.plan, joining.limits),
             before_go=before_go,
             told=lambda *report: execute.told(joining.spec.argv[0], *report),
         )
@@ -179,12 +184,14 @@ def _spawn(joining: Joining, before_go: Callable[[int], None] | None) -> process
         raise
 
 
-def _enter_namespaces(target: Target, todo: Plan) -> None:
+def _enter_namespaces(target: Target, todo: Plan, limits: "Limits | None") -> None:
     # Whoever sees the member-to-be, as those in a PID namespace of its own, or the owner of the user
     # namespace on the host, shall find nothing in it of the caller's memory and files, and not open the
     # interpreter that it runs until it is another program.
     attributes.hide_arguments(b"nsbox")
     attributes.hide_from_others()
+    if limits is not None:
+        limits.allow()
     if os.geteuid() == 0:
         attributes.drop_groups()  # in there it may not be possible any more
     namespaces.join(target.pidfd, todo.enter)
@@ -241,12 +248,12 @@ def _become_member(joining: Joining) -> NoReturn:
         terminal.make_controlling(stdio[0])
     keep = confine.of_member(joining.target.pod, spec, _is_chrooted(joining.target, spec))
     home = confine.confine(
-        keep, f"join {joining.target.label}", joining.become,
+        keep, f"join {joining.target.label}", joining.become, joining.limits,
         parent_pidfd=joining.client_pidfd, terminal_fd=stdio[0] if joining.on_terminal else -1,
     )  # fmt: skip
     _change_directory(spec.workdir or b"/")  # with the rights of whoever runs in there
     env = base_environment(spec.env, terminal=joining.on_terminal, home=home)
-    execute.become(spec.argv, env, stdio, joining.launcher, joining.calls)
+    execute.become(spec.argv, env, stdio, joining.launcher, joining.calls, joining.limits)
 
 
 def _is_chrooted(target: Target, spec: MemberSpec) -> bool:

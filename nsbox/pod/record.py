@@ -4,7 +4,7 @@ Nothing in here is a path or a command that somebody would act on: a tampered re
 name the wrong process at most, and the identity check finds that.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import decode
 from ..capabilities import Rights
@@ -13,6 +13,9 @@ from ..filters import PodFilter, pod_filter_of_dict
 from ..linux.process import Identity
 from ..spec import ID_MAX, KIND_NAMES, Owner, rights_from_dict
 from .files import CorruptFile
+
+if TYPE_CHECKING:
+    from ..ulimits import Ulimits
 
 VERSION = 1
 
@@ -40,6 +43,7 @@ class PodRecord(NamedTuple):
         owner: the ordinary user to whom root gave the user namespace, or None.
         rights: those of its members, as in PodSpec.
         seccomp: the filter of system calls that members get.
+        ulimits: the limits that members get, as in PodSpec.
     """
 
     id: str
@@ -65,6 +69,7 @@ class PodRecord(NamedTuple):
     owner: Owner | None = None
     rights: Rights = Rights()
     seccomp: PodFilter = PodFilter()
+    ulimits: "Ulimits" = ()
 
 
 class MemberRecord(NamedTuple):
@@ -101,6 +106,7 @@ def pod_to_dict(record: PodRecord) -> dict[str, Any]:
         "owner": list(record.owner) if record.owner else None,
         "rights": decode.plain(record.rights),
         "seccomp": decode.plain(record.seccomp),
+        "ulimits": {name: list(bounds) for name, bounds in record.ulimits},
     }
 
 
@@ -140,6 +146,7 @@ def pod_from_dict(data: dict[str, Any]) -> PodRecord:
         owner=_owner(data),
         rights=_rights(data.get("rights", {})),  # nor had all of them these
         seccomp=_seccomp(data.get("seccomp", {})),
+        ulimits=_ulimits(data.get("ulimits", {})),
     )
 
 
@@ -258,6 +265,17 @@ def _seccomp(value: Any) -> PodFilter:
         return pod_filter_of_dict(value, "seccomp")
     except SpecError:
         raise CorruptFile("seccomp: wrong type") from None
+
+
+def _ulimits(value: Any) -> "Ulimits":
+    if value == {}:
+        return ()
+    from .. import ulimits  # few pods have limits of their own
+
+    try:
+        return ulimits.of_list([list(item) for item in value.items()], "ulimits")
+    except (SpecError, AttributeError):
+        raise CorruptFile("ulimits: wrong type") from None
 
 
 def _kinds(data: dict[str, Any]) -> tuple[tuple[str, int], ...]:

@@ -145,6 +145,7 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         **_programs(record),
         "labels": dict(record.labels),
         "sysctls": dict(record.sysctls),
+        "ulimits": {name: _bounds(*bounds) for name, bounds in record.ulimits},
         "stop_timeout_s": record.stop_timeout_s,
         "ports": [] if lent else _ports(record.name),
         "members_get": posture.of_members(record),
@@ -152,6 +153,13 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         "members": [] if lent else _member_rows(record.name),
         "mounts": _mount_rows(viewpoint),
     }
+
+
+def _bounds(soft: int, hard: int) -> dict[str, Any]:
+    """A limit; "unlimited" where it is, for most readers of JSON would not keep 2^64-1."""
+    from ..ulimits import INFINITY, UNLIMITED  # few pods have limits of their own
+
+    return {name: UNLIMITED if one == INFINITY else one for name, one in (("soft", soft), ("hard", hard))}
 
 
 def _programs(record: PodRecord) -> dict[str, Any]:

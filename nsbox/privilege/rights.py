@@ -9,6 +9,7 @@ import errno
 from ..capabilities import MOST, NOTHING, SETPCAP, Keep, names_of
 from ..errors import NsboxError
 from ..linux import syscalls
+from ..linux.flags import RLIMIT_CORE
 
 
 def known() -> int:
@@ -73,7 +74,7 @@ def cut_bounding_set(keep: Keep) -> None:
 
 def forbid_core_files() -> None:
     """Neither the caller nor what comes of it leaves a copy of its memory in a file. See core(5)."""
-    syscalls.forbid_core_files()
+    syscalls.set_limit(RLIMIT_CORE, "RLIMIT_CORE", "{rlim_cur=0, rlim_max=0}", (0, 0))
 
 
 def keep_only(keep: Keep) -> None:

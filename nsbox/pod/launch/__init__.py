@@ -19,14 +19,16 @@ TERMINAL = 4  # descriptor 0 is to be the member's controlling terminal
 _FILTER = 8
 
 # What it was at when it failed, and the call that failed: the first number of its report.
-STEPS = {1: "clone", 2: "ioctl", 3: "seccomp", 4: "execve"}
+STEPS = {1: "clone", 2: "ioctl", 3: "seccomp", 4: "execve", 5: "prlimit64"}
 
 _BASE = 0x400000  # where the file is mapped
 _SIZES = struct.Struct("<QQ")  # p_filesz and p_memsz of the first segment. See elf(5)
 _SIZES_AT = 64 + 32
-_ORDERS = struct.Struct("<IIIIQQQ")  # what, report, pid_to, go_from, filter_flags, filter
+# what, report, pid_to, go_from, filter_flags, filter, limits
+_ORDERS = struct.Struct("<IIIIQQQQQ")
 _DESCRIPTORS = struct.Struct("<III")
 _INSTRUCTION_BYTES = 8  # sizeof(struct sock_filter)
+_LIMIT_BYTES = 24
 
 
 class Built(NamedTuple):
@@ -42,8 +44,9 @@ class Built(NamedTuple):
 
 
 def program(
-    candidates: Sequence[bytes], what: int = 0, filter: seccomp.Program | None = None, machine: str | None = None
-) -> Built | None:
+    candidates: Sequence[bytes], what: int = 0, filter: seccomp.Program | None = None, machine: str | None = None,
+    limits: bytes = b"",
+) -> Built | None:  # fmt: skip
     """Return the program that becomes the first of `candidates` that can be executed.
 
     Args:
@@ -51,6 +54,7 @@ def program(
         what: CLONE and so on.
         filter: installed as the last thing before that, so that it needs to allow only execve(2).
         machine: a name as uname(2) gives it; the running machine if None.
+        limits: of the command, set before the filter: three numbers of eight bytes each, as limits.packed() has them.
 
     Returns:
         None if there is none for this machine.
@@ -68,8 +72,9 @@ def program(
     _ORDERS.pack_into(
         image, orders_at, what | (_FILTER if filter is not None else 0), 0, 0, 0,
         filter.flags if filter is not None else 0, len(code) // _INSTRUCTION_BYTES, _BASE + len(image),
+        len(limits) // _LIMIT_BYTES, _BASE + len(image) + len(code),
     )  # fmt: skip
-    image += code
+    image += code + limits
     _SIZES.pack_into(image, _SIZES_AT, len(image), len(image))
     return Built(bytes(image), orders_at + 4)
 

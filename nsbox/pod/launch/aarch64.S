@@ -7,8 +7,8 @@
  *
  * Its arguments and environment are the command's own, all of them. What nsbox has to say stands at
  * the end: the orders below, filled in, and behind them the files to try, each ended by a NUL, which
- * are the places of the command in its PATH; an empty one ends the list. Then comes the filter of
- * system calls, if there is one. See nsbox/pod/launch/__init__.py.
+ * are the places of the command in its PATH; an empty one ends the list. Then come the filter of
+ * system calls and the limits, if there are any. See nsbox/pod/launch/__init__.py.
  *
  * With CLONE it makes the member first. Then nothing but this program is ever seen in the pod:
  *
@@ -17,7 +17,7 @@
  *     <------ PID, four bytes --- ends                             takes the terminal
  *     go, one byte ----------------------------------------------> waits for it; end of file: ends
  *     <------ report: "." ---------------------------------------- nsbox is there still
- *     <------ report: end of file, or a step and its errno ------- filter, execve
+ *     <------ report: end of file, or a step and its errno ------- limits, filter, execve
  *
  * scripts/build-programs makes aarch64.bin of this file. GNU as only: no C, no linker, no libc.
  * The laws. No data and no bss: the orders are only read, and what is written goes on the stack.
@@ -37,6 +37,7 @@
         .equ    NR_prctl, 167
         .equ    NR_clone, 220
         .equ    NR_execve, 221
+        .equ    NR_prlimit64, 261
         .equ    NR_seccomp, 277
 
         .equ    CLONE, 1                        // bits of what: see nsbox/pod/launch/__init__.py
@@ -48,6 +49,7 @@
         .equ    AT_TERMINAL, 2
         .equ    AT_FILTER, 3
         .equ    AT_EXECVE, 4
+        .equ    AT_LIMITS, 5
 
         .equ    STDIN, 0
         .equ    STDERR, 2
@@ -165,6 +167,22 @@ wait:
         bl      tell
 
 command:
+        mov     w24, AT_LIMITS
+        ldr     x21, limits + 8
+        ldr     w22, limits
+limit:
+        cbz     w22, limited
+        mov     x0, 0
+        ldr     w1, [x21]
+        add     x2, x21, 8
+        mov     x3, 0
+        mov     x8, NR_prlimit64
+        svc     0
+        tbnz    w0, 31, fail
+        add     x21, x21, 24                    // which, soft, hard
+        sub     w22, w22, 1
+        b       limit
+limited:
         tst     w23, FILTER
         b.eq    search
         mov     w24, AT_FILTER
@@ -261,4 +279,5 @@ pid_to:         .long   0
 go_from:        .long   0
 filter_flags:   .quad   0                       // SECCOMP_FILTER_FLAG_*
 filter:         .quad   0, 0                    // struct sock_fprog: number of instructions, where they are
+limits:         .quad   0, 0                    // how many, and where they are
 end:

@@ -7,8 +7,8 @@
  *
  * Its arguments and environment are the command's own, all of them. What nsbox has to say stands at
  * the end: the orders below, filled in, and behind them the files to try, each ended by a NUL, which
- * are the places of the command in its PATH; an empty one ends the list. Then comes the filter of
- * system calls, if there is one. See nsbox/pod/launch/__init__.py.
+ * are the places of the command in its PATH; an empty one ends the list. Then come the filter of
+ * system calls and the limits, if there are any. See nsbox/pod/launch/__init__.py.
  *
  * With CLONE it makes the member first. Then nothing but this program is ever seen in the pod:
  *
@@ -17,7 +17,7 @@
  *     <------ PID, four bytes --- ends                             takes the terminal
  *     go, one byte ----------------------------------------------> waits for it; end of file: ends
  *     <------ report: "." ---------------------------------------- nsbox is there still
- *     <------ report: end of file, or a step and its errno ------- filter, execve
+ *     <------ report: end of file, or a step and its errno ------- limits, filter, execve
  *
  * scripts/build-programs makes x86_64.bin of this file. GNU as only: no C, no linker, no libc.
  * The laws. No data and no bss: the orders are only read, and what is written goes on the stack.
@@ -37,6 +37,7 @@
         .equ    NR_setsid, 112
         .equ    NR_prctl, 157
         .equ    NR_exit_group, 231
+        .equ    NR_prlimit64, 302
         .equ    NR_seccomp, 317
 
         .equ    CLONE, 1                        # bits of what: see nsbox/pod/launch/__init__.py
@@ -48,6 +49,7 @@
         .equ    AT_TERMINAL, 2
         .equ    AT_FILTER, 3
         .equ    AT_EXECVE, 4
+        .equ    AT_LIMITS, 5
 
         .equ    STDIN, 0
         .equ    STDERR, 2
@@ -165,6 +167,24 @@ wait:
         call    tell
 
 command:
+        mov     r14d, AT_LIMITS
+        mov     rbx, [rip + limits + 8]
+        mov     ebp, [rip + limits]
+limit:
+        test    ebp, ebp
+        jz      limited
+        xor     edi, edi
+        mov     esi, [rbx]
+        lea     rdx, [rbx + 8]
+        xor     r10d, r10d
+        mov     eax, NR_prlimit64
+        syscall
+        test    eax, eax
+        js      fail
+        add     rbx, 24                         # which, soft, hard
+        dec     ebp
+        jmp     limit
+limited:
         test    byte ptr [rip + what], FILTER
         jz      search
         mov     r14d, AT_FILTER
@@ -264,4 +284,5 @@ pid_to:         .long   0
 go_from:        .long   0
 filter_flags:   .quad   0                       # SECCOMP_FILTER_FLAG_*
 filter:         .quad   0, 0                    # struct sock_fprog: number of instructions, where they are
+limits:         .quad   0, 0                    # how many, and where they are
 end:
