@@ -7,7 +7,7 @@ depends on that is told with its condition.
 import signal
 
 from ..errors import NsboxError
-from ..pod import ending, store, target
+from ..pod import ending, rivals, store, target
 from . import catalogue
 from .teller import Told
 
@@ -27,11 +27,11 @@ class Plan:
         Raises:
             PodNotFound: there is none. NsboxError: it is not known what belongs to it.
         """
-        entry = store.look(name)
+        entry, is_copy = rivals.judged(store.look(name))
         record = entry.record
         if record is None:
             raise NsboxError(f"cannot say how to end pod {name!r}: its record is corrupt")
-        if entry.status != "running" or record.pause is None:
+        if entry.status != "running" or record.pause is None or is_copy:
             return
         wait_s = 0.0 if force else record.stop_timeout_s if grace_s is None else grace_s
         for pid in ending.supervisors(record):

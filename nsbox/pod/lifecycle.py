@@ -4,7 +4,7 @@ import os
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import create, statedir, store, target
+from . import create, rivals, statedir, store, target
 from .ending import Say, end, signal_members, silent
 from .record import PodRecord
 
@@ -25,11 +25,13 @@ def stop(name: str, timeout_s: float | None = None, *, say: Say = silent) -> Non
             raise
         return
     with held:
-        entry = store.look(name)
+        entry, is_copy = rivals.judged(store.look(name))
         _refuse_elsewhere(entry, "stop")
+        if entry.record is None:
+            raise _corrupt(entry, "stop")
         if entry.status == "broken":
             create.undo(held)
-        elif entry.record is not None and entry.status in ("running", "dead"):
+        elif not is_copy and entry.status in ("running", "dead"):
             end(entry.record, _grace(entry.record, timeout_s), say)
             create.unplug(held)
 
@@ -66,27 +68,32 @@ def remove(
         store.discard(name)
         return
     with held:
-        entry = store.look(name)
+        entry, is_copy = rivals.judged(store.look(name))
         if entry.record is None:
             if not force:
-                raise NsboxError(
-                    f"cannot remove pod {name!r}: its record is corrupt ({entry.problem})",
-                    hint="its processes, if any run, cannot be known from it; "
-                    f"to remove the record: nsbox rm --force {name}",
-                )
+                raise _corrupt(entry, "remove")
         elif not force:
             _refuse_elsewhere(entry, "remove")
         if entry.status == "elsewhere":
             say(f"the processes of pod {name!r}, if any run, are not ended: they are not known from here")
-        elif entry.record is not None and entry.record.pause is not None:
+        elif entry.record is not None and entry.record.pause is not None and not is_copy:
             end(entry.record, 0.0 if force else _grace(entry.record, timeout_s), say)
         try:
-            create.unplug(held)
+            if not is_copy:
+                create.unplug(held)
         except NsboxError as err:
             if not force:
                 raise
             say(f"not put back: {err}")
         held.forget()
+
+
+def _corrupt(entry: store.Entry, doing: str) -> NsboxError:
+    return NsboxError(
+        f"cannot {doing} pod {entry.name!r}: its record is corrupt ({entry.problem})",
+        hint="its processes, if any run, cannot be known from it; "
+        f"to remove the record: nsbox rm --force {entry.name}",
+    )
 
 
 def _refuse_elsewhere(entry: store.Entry, doing: str) -> None:
@@ -154,10 +161,11 @@ def _tidy_networks() -> None:
 
 def _prune_dead(name: str) -> bool:
     with store.lock(name) as held:
-        entry = store.look(name)
+        entry, is_copy = rivals.judged(store.look(name))
         if entry.status != "dead" or entry.record is None:
             return False
-        end(entry.record, 0.0)
-        create.unplug(held)
+        if not is_copy:
+            end(entry.record, 0.0)
+            create.unplug(held)
         held.forget()
         return True

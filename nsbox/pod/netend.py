@@ -59,11 +59,11 @@ def _cut(record: PodRecord | None, dir_fd: int) -> tuple[Nat, ...]:
         said = pod_alias(record.id) if record is not None else links.alias_of(ifname) or ""
         if said.startswith(pod_alias("")):
             links.unplug(ifname, said)
-    if gone.ties:
+    if gone.ties and record is not None:
         from . import nettie
 
         for tie in gone.ties:
-            nettie.drop_peers_end(tie)
+            nettie.drop_peers_end(record.id, tie)
     netrecord.write_pod(dir_fd, PodNet())
     return gone.nats
 

@@ -47,7 +47,7 @@ def _row(network: Network, pods: list[LivingPod]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_pod(record: PodRecord) -> dict[str, list[dict[str, Any]]]:
+def of_pod(record: PodRecord) -> dict[str, Any]:
     """What connects a pod: networks, and cables to other pods."""
     dir_fd = store.directory(record.name)
     try:
@@ -56,10 +56,11 @@ def of_pod(record: PodRecord) -> dict[str, list[dict[str, Any]]]:
         return {}
     finally:
         os.close(dir_fd)
-    found = {
+    found: dict[str, Any] = {
         "networks": [{"network": plug.network, "ifname": plug.ifname, "address4": plug.v4, "address6": plug.v6}
                      for plug in links.plugs],
         "linked_to": [{"pod": tie.peer, "ifname": tie.ifname, "address": tie.address} for tie in links.ties],
+        "network_problem": networld.scan().unreadable.get(record.name),
     }  # fmt: skip
     return {key: rows for key, rows in found.items() if rows}
 

@@ -98,13 +98,13 @@ def untie(nets_fd: int, pod: Held, tie: Tie) -> None:
     from ..net import links
 
     links.drop_inside(pod.pidfd, tie_alias(tie.id))
-    drop_peers_end(tie)
+    drop_peers_end(pod.record.id, tie)
     _forget_tie(pod.record, pod.dir_fd, tie.id)
     networld.settle(nets_fd)
 
 
-def drop_peers_end(tie: Tie) -> None:
-    """Remove the other end of a cable, if its pod runs, and what is written about it there."""
+def drop_peers_end(pod_id: str, tie: Tie) -> None:
+    """Remove the other end of a cable of a pod, if that one's runs, and what is written about it there."""
     from ..net import links
 
     try:
@@ -114,7 +114,7 @@ def drop_peers_end(tie: Tie) -> None:
     try:
         record = store.look(tie.peer).record
         for other in netrecord.read_pod(peer_fd).ties:
-            if other.id == tie.id:
+            if other.id == tie.id and other.peer_id == pod_id:  # else the cable is another pod's
                 if record is not None and record.pause is not None:
                     with suppress(ProcessLookupError):
                         pidfd = process.open_process(record.pause)

@@ -7,10 +7,10 @@ what lives now, and put in place as a whole. So whoever was cut off is mended by
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence
 
 from ..errors import NsboxError, PodNotFound
-from . import netrecord, networks, store
+from . import claims, netrecord, networks, rivals, store
 from .netrecord import Network, Plug, PodNet
 from .record import PodRecord
 
@@ -35,21 +35,22 @@ class World(NamedTuple):
     Attributes:
         pods: those whose PID 1 has not ended.
         dead: those that have ended with their links still written down. What they held is free.
-        unreadable: names of those that may hold any address, for their links cannot be read.
+        unreadable: by name those that may hold any address, for their links cannot be read or are
+            another pod's, and what is wrong with them.
     """
 
     pods: list[LivingPod]
     dead: list[PodRecord]
-    unreadable: list[str]
+    unreadable: dict[str, str]
 
     def must_be_whole(self) -> None:
         """Raises NsboxError where something is unreadable: nothing new fits in safely then."""
-        for name in self.unreadable:
-            raise _unreadable(name)
+        for name, problem in self.unreadable.items():
+            raise _unreadable(name, problem)
 
 
-def _unreadable(name: str) -> NsboxError:
-    return NsboxError(f"cannot tell which addresses are free: the record of pod {name!r} is corrupt",
+def _unreadable(name: str, problem: str) -> NsboxError:
+    return NsboxError(f"cannot tell which addresses are free: the record of pod {name!r} is corrupt ({problem})",
                       hint=f"remove it with: nsbox rm --force {name}")  # fmt: skip
 
 
@@ -59,31 +60,46 @@ def living() -> list[LivingPod]:
 
 
 def scan() -> World:
-    """All pods that have links. It takes no lock of theirs."""
+    """All pods that have links. It takes no lock of theirs.
+
+    A copy of a record has none of its own; and of two pods that claim one thing, one is not to be believed.
+    """
     found: list[LivingPod] = []
     dead: list[PodRecord] = []
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
+    entries = list(_with_links())
+    copies = rivals.copies([entry for entry, _ in entries])
+    for entry, links in entries:
+        if entry.record is None or isinstance(links, NsboxError):
+            unreadable[entry.name] = entry.problem or str(links)
+        elif entry.name in copies:
+            continue
+        elif entry.status in _DEAD:
+            dead.append(entry.record)
+        else:
+            found.append(LivingPod(entry.record, links))
+    unreadable.update(claims.contested(found))
+    found = [pod for pod in found if pod.record.name not in unreadable]
+    return World([_without_loose_ends(pod, found) for pod in found], dead, unreadable)
+
+
+def _with_links() -> Iterator[tuple[store.Entry, PodNet | NsboxError]]:
+    """All that has a record of links, and that, or why it cannot be read. Those of a dead one are not read."""
     for name in store.names():
         try:
             dir_fd = store.directory(name)
-        except (NsboxError, PodNotFound):
+        except NsboxError:
             continue
         try:
             os.stat(netrecord.POD_FILE, dir_fd=dir_fd, follow_symlinks=False)
             entry = store.look(name)
-            if entry.record is not None and entry.status not in _DEAD:
-                found.append(LivingPod(entry.record, netrecord.read_pod(dir_fd)))
-            elif entry.record is not None:
-                dead.append(entry.record)
-            else:
-                unreadable.append(name)
+            yield entry, PodNet() if entry.record is None or entry.status in _DEAD else netrecord.read_pod(dir_fd)
         except (FileNotFoundError, PodNotFound):
             continue
-        except NsboxError:
-            unreadable.append(name)
+        except NsboxError as err:
+            yield store.Entry(name, "corrupt", None, str(err)), err
         finally:
             os.close(dir_fd)
-    return World([_without_loose_ends(pod, found) for pod in found], dead, unreadable)
 
 
 def _without_loose_ends(pod: LivingPod, pods: Sequence[LivingPod]) -> LivingPod:
@@ -116,7 +132,8 @@ def settle(nets_fd: int, *, ending: bool = False) -> None:
         tell_names(pods)
         if not ending:
             world.must_be_whole()
-        return notes.append(f"the firewall rules stay as they were: {_unreadable(world.unreadable[0])}")
+        why = _unreadable(*next(iter(world.unreadable.items())))
+        return notes.append(f"the firewall rules stay as they were: {why}")
     used = {plug.network_id for pod in pods for plug in pod.links.plugs}
     every = networks.every(nets_fd)
     steps: list[Callable[[], None]] = [partial(_install, nets_fd, every, pods, used), partial(tell_names, pods)]

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import NsboxError, PodNotFound
 from ..linux import mounts, namespaces, nsfs
 from ..privilege import subids
-from . import inside, launch, members, netmodes, portfile, posture, statedir, store, target
+from . import inside, launch, members, netmodes, portfile, posture, rivals, statedir, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
@@ -100,7 +100,7 @@ def everything(text: str) -> dict[str, Any]:
     """
     if not (text.isascii() and text.isdigit()):
         with contextlib.suppress(PodNotFound):  # it may be lent, and else that is said below
-            entry = store.look(text)
+            entry, _ = rivals.judged(store.look(text))
             if entry.status != "running":
                 return {**_summary(entry, {}), "members": _member_rows(text)}
     found = target.find(text)

@@ -28,7 +28,7 @@ from .record import PodRecord, pod_from_dict, pod_to_dict
 LOCK_TIMEOUT_S = 30.0
 _TAKE_TRIES = 100
 _REMOVE_TRIES = 10
-_RECORD = "pod.json"
+RECORD = "pod.json"
 
 
 class Entry(NamedTuple):
@@ -75,13 +75,13 @@ class Locked:
     def write(self, record: PodRecord) -> None:
         """Replace the pod's record. Raises NsboxError; the old one is then still there."""
         try:
-            write_json(self.fd, _RECORD, pod_to_dict(record))
+            write_json(self.fd, RECORD, pod_to_dict(record))
         except OSError as err:
             raise NsboxError(f"cannot write the record of pod {self.name!r}") from err
 
     def read(self) -> PodRecord:
         """The pod's record. Raises CorruptFile or FileNotFoundError."""
-        return pod_from_dict(read_json(self.fd, _RECORD))
+        return pod_from_dict(read_json(self.fd, RECORD))
 
     def forget(self) -> None:
         """Free the name and remove all that was written about the pod."""
@@ -244,7 +244,7 @@ def _look(name: str, pods_fd: int, here: tuple[int, int]) -> Entry:
             raise NsboxError(f"cannot look at pod {name!r}") from err
         return Entry(name, "corrupt", None, f"not a directory of ours: {err.strerror}")
     try:
-        record = pod_from_dict(read_json(fd, _RECORD))
+        record = pod_from_dict(read_json(fd, RECORD))
         if record.name != name:
             return Entry(name, "corrupt", None, "the record is of another pod")
         return Entry(name, _status(record, here), record)
@@ -325,7 +325,12 @@ def entries(*, missing_ok: bool = False) -> list[Entry]:
                 found.append(Entry(name, "corrupt", None, str(err)))
     finally:
         os.close(pods_fd)
-    return found
+    pauses = [entry.record.pause for entry in found if entry.status == "running" and entry.record]
+    if len(pauses) == len(set(pauses)):
+        return found
+    from . import rivals  # somebody copied a record
+
+    return rivals.marked(found)
 
 
 def sweep() -> list[str]:
