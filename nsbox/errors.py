@@ -5,6 +5,7 @@ and touches nothing: the rooms that act raise these, the command line prints the
 """
 
 import errno
+import os
 
 # Exit statuses, the rule of chroot(1) and podman-run(1).
 EXIT_USAGE = 2
@@ -117,6 +118,18 @@ HINTS = {
 def hint_for(call: str, code: int | None) -> str:
     """What a person may do about `call` having failed with errno `code`, or ""."""
     return HINTS.get((call, code or 0), "")
+
+
+def is_want_of_memory(err: BaseException) -> bool:
+    """Whether an exception says that there was too little memory: to a library that is loaded it is another one.
+
+    The interpreter itself may lose the exception then, and says that.
+    """
+    if isinstance(err, SystemError):
+        return "without setting an exception" in str(err) or "without exception set" in str(err)
+    if isinstance(err, ImportError):
+        return "failed to map segment" in str(err) or os.strerror(errno.ENOMEM) in str(err)
+    return isinstance(err, MemoryError)
 
 
 def one_line(err: NsboxError) -> str:

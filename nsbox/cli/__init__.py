@@ -25,9 +25,25 @@ def entry() -> "NoReturn":
     """
     _end_at_interrupt()
     gc.disable()
-    status = main()
+    try:
+        status = main()
+    except (MemoryError, SystemError, ImportError, OSError) as err:
+        status = _cannot_start(err)
     sys.stderr.flush()
     os._exit(status)
+
+
+def _cannot_start(err: Exception) -> int:
+    """What would say it better could not be loaded: there is too little memory, or a file of nsbox is missing.
+
+    Of too little memory there are many forms, see errors.is_want_of_memory().
+    """
+    if "--debug" in sys.argv[1:2]:
+        raise err
+    what = str(err) if isinstance(err, (ImportError, OSError)) else "Cannot allocate memory"
+    os.write(2, f"nsbox: cannot start: {what}\nhint: see what memory is free, and the limit that holds for it: "
+                "ulimit -v; else nsbox is not installed completely: nsbox --debug ls\n".encode(errors="replace"))  # fmt: skip
+    return 125
 
 
 def _end_at_interrupt() -> None:

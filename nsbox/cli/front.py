@@ -1,6 +1,8 @@
 """The front: a clean process, one verb, one line on failure, the right exit status."""
 
 import argparse
+import errno
+import os
 import signal
 import sys
 from importlib import import_module
@@ -14,6 +16,7 @@ from ..errors import (
     NsboxError,
     SpecError,
     hint_for,
+    is_want_of_memory,
     one_line,
 )
 from ..words import quote
@@ -74,6 +77,8 @@ def run(argv: Sequence[str] | None) -> int:
     except OSError as err:
         return _fail(_wrapped(err, words), debug, words)
     except Exception as err:
+        if is_want_of_memory(err):
+            return _fail(_no_memory(words), debug, words)
         if debug:
             raise
         clean.tell(f"nsbox: cannot {_verb(words)}: {quote(repr(err))}",
@@ -93,6 +98,12 @@ def _run(words: list[str]) -> int:
 
 def _verb(words: Sequence[str]) -> str:
     return next((word for word in words if word in VERBS), "do that")
+
+
+def _no_memory(words: Sequence[str]) -> NsboxError:
+    failure = NsboxError(f"cannot {_verb(words)}", hint="see what is free, and the limit that holds for it: ulimit -v")
+    failure.__cause__ = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    return failure
 
 
 def _wrapped(err: OSError, words: Sequence[str]) -> NsboxError:

@@ -39,15 +39,19 @@ def run(args: argparse.Namespace) -> int:
     tty = options.wants_tty(args)
     spec = create.pod_spec(args, args.name)._replace(die_with_parent=True)
     from ..pod import create as maker
+    from ..pod import store
 
+    spare = store.spare_memory()
     try:
         with publish.at_birth(args.publish, args.publish_mode, spec.net) as serve:
             maker.create(spec, serve.intend)
             clean.say_changes()
             publish.tell_free_ports(args.publish, serve(spec.name))
         status = _join(spec.name, member, tty=tty)
+        spare.clear()
         _remove(spec.name)
     except BaseException:
+        spare.clear()
         maker.abandon(spec.name)
         raise
     return status

@@ -87,7 +87,7 @@ def spawn_in(
         if os.read(pipes.go_r, 1):  # end of file: the parent is gone, and nobody knows of us
             child()
 
-    middle_pid = os.fork()
+    middle_pid = _fork(pipes, doing)
     if middle_pid == 0:
         _run(middle, pipes, (pipes.report_w,), doing)
     return _hear(pipes, middle_pid, doing, before_go, told)
@@ -119,10 +119,20 @@ def spawn_last(
             syscalls.unshare(flags)
         child()
 
-    pid = os.fork()
+    pid = _fork(pipes, doing)
     if pid == 0:
         _run(outside, pipes, (pipes.report_w, pipes.pid_w, pipes.go_r), doing)
     return _hear(pipes, pid, doing, before_go, told)
+
+
+def _fork(pipes: _Pipes, doing: str) -> int:
+    """fork(2), whose error says nothing of the call. Raises NsboxError."""
+    try:
+        return os.fork()
+    except OSError as err:
+        for fd in pipes:
+            os.close(fd)
+        raise errors.NsboxError(f"cannot {doing}") from trouble.failed("fork", err.errno)
 
 
 def _hear(
@@ -220,7 +230,10 @@ def _run(child: Child, pipes: _Pipes, ends: tuple[int, ...], doing: str) -> NoRe
         wrapped.__cause__ = err
         os.write(report_w, trouble.encode(wrapped, trouble.scene()))
     except BaseException as err:
-        os.write(report_w, trouble.encode(errors.NsboxError(f"cannot {doing}: {err!r}")))
+        failed = errors.NsboxError(f"cannot {doing}: {err!r}")
+        if errors.is_want_of_memory(err):
+            failed = errors.NsboxError(f"cannot {doing}: {os.strerror(errno.ENOMEM)}")
+        os.write(report_w, trouble.encode(failed))
     finally:
         os._exit(process.EXIT_SETUP_FAILED)
 

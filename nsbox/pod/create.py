@@ -76,6 +76,7 @@ def _create(
 ) -> tuple[PodRecord, process.Spawned]:
     calls = confine.filter_of_pod(spec)
     sources = rootfs.open_sources(spec.root)
+    spare = store.spare_memory()
     # Taking the name is a matter of microseconds, and cut off half way it would stay taken.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
@@ -93,6 +94,7 @@ def _create(
                 held.write(record)
                 signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
             except BaseException:
+                spare.clear()
                 _undo_quietly(held)
                 raise
         return record, started

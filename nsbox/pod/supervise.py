@@ -38,7 +38,11 @@ def detach(target: Target, spec: MemberSpec) -> int:
     """
     answer_r, answer_w = os.pipe2(os.O_CLOEXEC)
     members_fd = members.directory(target.pod.name) if target.pod and not store.is_lent(target.pod) else -1
-    if os.fork() == 0:
+    try:
+        pid = os.fork()
+    except OSError as err:
+        raise NsboxError(f"cannot join {target.label}") from trouble.failed("fork", err.errno)
+    if pid == 0:
         os.close(answer_r)
         _supervise(target, spec, members_fd, answer_w)
     os.close(answer_w)
