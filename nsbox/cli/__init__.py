@@ -41,8 +41,8 @@ def _cannot_start(err: Exception) -> int:
     if "--debug" in sys.argv[1:2]:
         raise err
     what = str(err) if isinstance(err, (ImportError, OSError)) else "Cannot allocate memory"
-    os.write(2, f"nsbox: cannot start: {what}\nhint: see what memory is free, and the limit that holds for it: "
-                "ulimit -v; else nsbox is not installed completely: nsbox --debug ls\n".encode(errors="replace"))  # fmt: skip
+    hint = "see what memory is free, and the limit on it: ulimit -v; else try: nsbox --debug ls"
+    os.write(2, f"nsbox: cannot start: {what}\nhint: {hint}\n".encode(errors="replace"))
     return 125
 
 

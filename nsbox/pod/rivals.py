@@ -69,7 +69,8 @@ def judged(entry: Entry) -> tuple[Entry, bool]:
 def _raw(pods_fd: int, name: str) -> bytes:
     """What a record holds, without judging it; nothing where it cannot be read."""
     try:
-        fd = os.open(f"{name}/{store.RECORD}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=pods_fd)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(f"{name}/{store.RECORD}", flags, dir_fd=pods_fd)
         try:
             return os.read(fd, _RECORD_MAX)
         finally:
