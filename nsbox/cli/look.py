@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from ..show import text
@@ -75,8 +76,30 @@ def inspect(args: argparse.Namespace) -> int:
     for number, about in enumerate(found):
         if number:
             print()
-        print_tree(about, "")
+        _print_inspected(about)
     return 0
+
+
+def _print_inspected(about: dict[str, Any]) -> None:
+    """Of a pod or a process; the mounts last, for they are many."""
+    from ..show import posture
+
+    rows, mounts, security = about.pop("processes", None), about.pop("mounts", None), about.pop("security", None)
+    for member in about.get("members", []):  # said with the processes
+        del member["security"], member["differs"]
+    print_tree(about, "")
+    if rows is not None:
+        _print_lines("processes:", posture.of_processes(rows))
+    elif security is not None:
+        _print_lines("security:", posture.of_security(security))
+    if mounts is not None:
+        print_tree({"mounts": mounts}, "")
+
+
+def _print_lines(title: str, lines: Iterable[str]) -> None:
+    print(title)
+    for line in lines:
+        _print_line(f"  {line}")
 
 
 def print_tree(about: dict[str, Any], indent: str) -> None:
@@ -88,9 +111,13 @@ def print_tree(about: dict[str, Any], indent: str) -> None:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{indent}{text.printable(key)}:")
             for row in value:
-                print(f"{indent}  - " + "  ".join(f"{name}={_word(item)}" for name, item in row.items()))
+                _print_line(f"{indent}  - " + "  ".join(f"{name}={_word(item)}" for name, item in row.items()))
         else:
-            print(f"{indent}{text.printable(key)}: {_word(value)}")
+            _print_line(f"{indent}{text.printable(key)}: {_word(value)}")
+
+
+def _print_line(line: str) -> None:
+    print(*text.fitted(line), sep="\n")
 
 
 def _word(value: object) -> str:

@@ -33,6 +33,7 @@ class MountEntry(NamedTuple):
         source: what was mounted, as the file system says it.
         optional: how mounts travel from and to it, as "shared:1 master:2"; "" for private.
         device: of its files, as "254:0".
+        super_options: of the file system, whatever the mount says, as "rw,size=64k".
     """
 
     mount_id: int
@@ -44,6 +45,12 @@ class MountEntry(NamedTuple):
     source: str
     optional: str = ""
     device: str = ""
+    super_options: str = ""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written through it."""
+        return "ro" in self.options.split(",") or "ro" in self.super_options.split(",")
 
 
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
@@ -61,6 +68,7 @@ def parse_mountinfo(line: bytes) -> MountEntry:
     return MountEntry(
         int(fields[0]), int(fields[1]), root, target, options, _unescape(tail[0]), _unescape(tail[1]),
         " ".join(map(os.fsdecode, fields[6:])), os.fsdecode(fields[2]),
+        _unescape(tail[2]) if len(tail) > 2 else "",
     )  # fmt: skip
 
 

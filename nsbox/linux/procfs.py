@@ -69,7 +69,7 @@ def own_pid() -> int:
     return int(os.readlink("/proc/self"))
 
 
-def id_map(pid: int, which: str = "uid") -> list[tuple[int, int, int]]:
+def id_map(pid: int | str, which: str = "uid") -> list[tuple[int, int, int]]:
     """(first inside, first outside, how many) of each range of a process's user namespace.
 
     Outside is the caller's user namespace, or, for a process in that one, its parent.

@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import NsboxError, PodNotFound
-from ..linux import mounts, namespaces, nsfs
+from ..linux import mounts, namespaces, nsfs, process
 from ..privilege import subids
-from . import inside, launch, members, netmodes, portfile, posture, rivals, statedir, store, target
+from . import guarded, inside, keyring, launch, members, netmodes, portfile, posture, rivals, statedir, store, target
 from .record import MemberRecord, PodRecord
 from .store import Entry
 
@@ -67,29 +68,22 @@ def _links(record: PodRecord) -> dict[str, Any]:
     return netreport.of_pod(record)
 
 
-def _members_inside(record: PodRecord) -> list[inside.Inside]:
-    return [
-        one
-        for one in inside.processes(record)
-        if one.state != "Z" and (record.pause is None or one.pid != record.pause.pid)
-    ]
-
-
 def process_rows(record: PodRecord) -> list[dict[str, Any]]:
     """The processes of a running pod, PID 1 first."""
-    return [
-        {
-            "pid": one.pid,
-            "pod_pid": one.pod_pid,
-            "ppid": one.ppid,
-            "state": one.state,
-            "uid": one.uid,
-            "seccomp": one.seccomp,
-            "shares": sorted(one.shared),
-            "command": list(one.command),
-        }
-        for one in inside.processes(record)
-    ]
+    return [_process_row(one) for one in inside.processes(record)]
+
+
+def _process_row(one: inside.Inside) -> dict[str, Any]:
+    return {
+        "pid": one.pid,
+        "pod_pid": one.pod_pid,
+        "ppid": one.ppid,
+        "state": one.state,
+        "uid": one.uid,
+        "seccomp": one.seccomp,
+        "shares": sorted(one.shared),
+        "command": list(one.command),
+    }
 
 
 def everything(text: str) -> dict[str, Any]:
@@ -102,21 +96,40 @@ def everything(text: str) -> dict[str, Any]:
         with contextlib.suppress(PodNotFound):  # it may be lent, and else that is said below
             entry, _ = rivals.judged(store.look(text))
             if entry.status != "running":
-                return {**_summary(entry, {}), "members": _member_rows(text)}
+                return {**_summary(entry, {}), "members": [_member_row(one, {}) for one in _detached(entry.name)]}
     found = target.find(text)
     try:
-        about = {
-            "pid": found.pid,
-            "namespaces": namespaces.ids_of(found.pid),
-            "differs_from_caller": sorted(found.kinds),
-            "userns_owner": _owner(found.pid),
-            "security": posture.of_process(found.pid),
-        }
-        if found.pod is None:
-            return {**about, "mounts": _mount_rows(found.pid)}
-        return {**_pod_facts(found.pod), **about}
+        facts = _facts(found)
+        if process.has_ended(found.pidfd):  # its number may be another's already
+            raise _gone(found)
+        return facts
+    except OSError:
+        if process.has_ended(found.pidfd):  # of a zombie the kernel says for some files that they are invalid
+            raise _gone(found) from None
+        raise
     finally:
         found.close()
+
+
+def _facts(found: target.Target) -> dict[str, Any]:
+    """Raises OSError: it has ended meanwhile."""
+    about: dict[str, Any] = {
+        "pid": found.pid,
+        "namespaces": namespaces.ids_of(found.pid),
+        "differs_from_caller": sorted(found.kinds),
+        "userns_owner": _owner(found.pid),
+        "security": posture.of_process(found.pid),
+    }
+    if found.pod is None:
+        return {**about, "mounts": _mount_rows(found.pid)}
+    about["security"]["session_keyring"] = keyring.of_pause(found.pod, about["security"])
+    return {**_pod_facts(found.pod), **about}
+
+
+def _gone(found: target.Target) -> NsboxError:
+    if found.pod is not None:
+        return target.dead(found.pod.name)
+    return PodNotFound(f"cannot find {found.label}: it has ended")
 
 
 def _owner(pid: int) -> dict[str, Any]:
@@ -127,8 +140,13 @@ def _owner(pid: int) -> dict[str, Any]:
 
 def _pod_facts(record: PodRecord) -> dict[str, Any]:
     lent = store.is_lent(record)
-    others = _members_inside(record)
-    viewpoint = others[0].pid if others else (record.pause.pid if record.pause else 0)
+    promised, detached = posture.of_members(record), [] if lent else _detached(record.name)
+    recorded = {(one.process.pid, one.process.start_time): one for one in detached if one.process}
+    ulimits = {name: _bounds(*bounds) for name, bounds in record.ulimits}
+    guards = guarded.rows(record, recorded, {**promised, "limits": ulimits})
+    pause_pid = record.pause.pid if record.pause else 0
+    viewpoint = next((one.pid for one, _ in guards if one.state != "Z" and one.pid != pause_pid), pause_pid)
+    by_identity = {(one.pid, one.start_time): guard for one, guard in guards}
     return {
         "name": record.name,
         "id": record.id,
@@ -145,12 +163,12 @@ def _pod_facts(record: PodRecord) -> dict[str, Any]:
         **_programs(record),
         "labels": dict(record.labels),
         "sysctls": dict(record.sysctls),
-        "ulimits": {name: _bounds(*bounds) for name, bounds in record.ulimits},
+        "ulimits": ulimits,
         "stop_timeout_s": record.stop_timeout_s,
         "ports": [] if lent else _ports(record.name),
-        "members_get": posture.of_members(record),
-        "processes": process_rows(record),
-        "members": [] if lent else _member_rows(record.name),
+        "members_get": promised,
+        "processes": [{**_process_row(one), **guard} for one, guard in guards],
+        "members": [_member_row(one, by_identity) for one in detached],
         "mounts": _mount_rows(viewpoint),
     }
 
@@ -173,20 +191,24 @@ def _programs(record: PodRecord) -> dict[str, Any]:
     return {"pause": kind, "exe": exe, "launcher": "sealed" if sealed else "interpreter"}
 
 
-def _member_rows(name: str) -> list[dict[str, Any]]:
+def _detached(name: str) -> list[MemberRecord]:
     try:
-        return [_member_row(member) for member in members.of_pod(name)]
+        return members.of_pod(name)
     except PodNotFound:
         return []
 
 
-def _member_row(member: MemberRecord) -> dict[str, Any]:
+def _member_row(member: MemberRecord, guards: Mapping[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+    """A detached member; what runs of it has `security` and `differs` as among the processes."""
+    who = member.process
+    nothing = {"security": None, "differs": None}
     return {
         "id": member.id,
-        "pid": member.process.pid if member.process else None,
+        "pid": who.pid if who else None,
         "started": member.started_s,
         "exit_status": member.exit_status,
         "command": list(member.argv),
+        **(guards.get((who.pid, who.start_time), nothing) if who else nothing),
     }
 
 

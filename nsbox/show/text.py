@@ -6,6 +6,7 @@ import time
 from typing import Sequence
 
 _LAST_COLUMN_MIN = 8
+_NARROWEST = 40
 _SHELL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_")
 
 
@@ -29,6 +30,22 @@ def command_line(words: Sequence[str]) -> str:
         word if word and _SHELL_SAFE.issuperset(word) else "'" + printable(word).replace("'", "'\\''") + "'"
         for word in words
     )
+
+
+def fitted(line: str) -> list[str]:
+    """A line cut between words to the width of the terminal on stdout; whole for a pipe.
+
+    What goes on is indented by four more than the line itself.
+    """
+    if not os.isatty(1):
+        return [line]
+    import textwrap
+
+    width = max(os.get_terminal_size(1).columns, _NARROWEST)
+    indent = " " * (len(line) - len(line.lstrip(" ")) + 4)
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    ) or [line]  # fmt: skip
 
 
 def age(since_s: float) -> str:
