@@ -181,7 +181,7 @@ def test_A05_the_program_does_not_work_for_anybody_but_nsbox(launched, tmp_path)
     assert (done.stdout, done.stderr, done.returncode) == (b"", REFUSAL, 126)
 
 
-def test_the_command_gets_its_limits_before_the_filter_and_a_refused_one_is_told(launched):
+def test_the_command_gets_its_limits_and_a_refused_one_is_told(launched):
     """Red when: the loop does not go on to the next limit, takes the soft one twice, or its error is passed over."""
     numbers = (resource.RLIMIT_NOFILE, 50, 60), (resource.RLIMIT_CPU, 500, 700), (resource.RLIMIT_CORE, 0, 2**64 - 1)
     packed = b"".join(struct.pack("<QQQ", *row) for row in numbers)

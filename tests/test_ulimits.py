@@ -99,7 +99,7 @@ for wrong in ({{"nofile": -1}}, {{"nofile": True}}, {{"files": 1}}):
 
 @pytest.mark.needs_ns("user")
 def test_an_ordinary_user_s_members_have_them_too(user_host):
-    """Red when: the launcher sets them after the filter, which forbids it to who has no rights, or not at all."""
+    """Red when: the launcher sets none, or in a user namespace not."""
     with pod(user_host, "p", "--rootfs", "busybox", *OPTIONS), detached(user_host, "p") as pid:
         assert shown(user_host, "join", "p") == of(user_host, pid) == WANTED
         assert shown(user_host, "join", "p", "--ulimit", "nofile=31")["Max open files"] == "31 31"
@@ -126,7 +126,7 @@ ODD = ["prlimit", "--nofile=777:888", "--core=unlimited:unlimited", "--nproc=424
 def test_C15_of_an_odd_caller_s_limits_a_member_has_all_but_those_that_are_said(host):
     """And nobody else's change: the caller's, the pause's, those of who keeps the member's log.
 
-    Red when: limits.check() leaves what it tried in force, or put() is called in the client.
+    Red when: member.start() calls put() itself.
     """
     script = '''"$@" create p --rootfs busybox --ulimit nofile=64:128 > /dev/null && "$@" join p -d -- sleep 300 && "$@" join p \
 -- cat /proc/self/limits && echo @ && cat /proc/self/limits'''
@@ -184,6 +184,16 @@ sys.exit(entry())
         assert limits(host.python(code, "join", "p", "--", *SHOW).stdout) == WANTED
 
 
+def test_a_filter_does_not_keep_a_member_from_its_limits(host):
+    """Nor need a profile allow it. Red when: the launcher loads the filter first."""
+    profile = host.scratch / "profile"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["prlimit64", "setrlimit"], "action": "SCMP_ACT_ERRNO"}]}))  # fmt: skip
+    with pod(host, "p", "--rootfs", "busybox", "--seccomp", profile, "--ulimit", "nofile=64:128"):
+        assert shown(host, "join", "p")["Max open files"] == "64 128"
+        assert "Operation not permitted" in inside(host, "p", "ulimit -n 32 2>&1", status=1)
+
+
 # ---- above the hard limit ----
 
 def test_a_hard_limit_above_the_caller_s_is_refused_before_anything_is_made(host):
@@ -213,7 +223,7 @@ def test_a_hard_limit_above_the_caller_s_is_refused_before_anything_is_made(host
 
 @pytest.mark.needs_ns("user")
 def test_so_it_is_for_an_ordinary_user(user_host):
-    """Red when: check() looks for a capability by getuid() alone."""
+    """Red when: confine.limits() does not call check()."""
     said = refused(user_host, "create", "q", "--rootfs", "busybox", "--ulimit", "nice=5")
     assert said.endswith("with a hard limit of 5 for nice: prlimit64: Operation not permitted"), said
     with pod(user_host, "p", "--rootfs", "busybox"):
@@ -224,7 +234,7 @@ def test_so_it_is_for_an_ordinary_user(user_host):
 def test_who_has_the_right_raises_them_also_for_a_pod_with_a_user_namespace(host):
     """Where this machine gives it to root: in a container it may not, and then that is what is said.
 
-    Red when: limits.allow() is called after the user namespace was joined, or nowhere.
+    Red when: allow() is called nowhere, check() neither, and the launcher passes over what the kernel says.
     """
     raised = host.run([*ODD, "prlimit", "--nofile=777:999", "true"]).returncode == 0
     for more in ([], ["--userns"]):
