@@ -251,7 +251,9 @@ def test_completions_are_scripts_that_complete(quiet):
         if shutil.which(shell):
             quiet.run([shell, "-n", script], check=True)
     # Their quoting is that of sh too, so it is looked at where there is no fish; zsh takes bash's after its head.
-    for line in (quiet.scratch / "fish").read_text().splitlines():
+    function, end, lines = (quiet.scratch / "fish").read_text().partition("end\n")
+    assert function.startswith("function __nsbox_explains_error\n") and end
+    for line in lines.splitlines():
         assert shlex.split(line)[:3] == ["complete", "-c", "nsbox"], line
     assert (quiet.scratch / "zsh").read_text().endswith((quiet.scratch / "bash").read_text())
 
@@ -267,6 +269,14 @@ def test_completions_are_scripts_that_complete(quiet):
     assert {"--rootfs", "--volume", "--init"} <= set(complete("nsbox", "create", "--"))
     assert complete("nsbox", "rootfs", "b") == ["build"]
     assert complete("nsbox", "completion", "z") == ["zsh"]
+    # Red when: the words after "explain error" are those of any verb, or options before it are counted.
+    assert complete("nsbox", "explain", "e") == ["error"]
+    assert complete("nsbox", "explain", "c") == ["create"]
+    assert complete("nsbox", "explain", "error", "unsh") == ["unshare"]
+    assert "uid_map" in complete("nsbox", "explain", "--json", "error", "")
+    assert complete("nsbox", "explain", "--json", "error", "unshare", "EPE") == ["EPERM"]
+    assert "web" in complete("nsbox", "explain", "error", "setns", "EPERM", "")
+    assert "-a 'unshare" not in lines and " unshare " in lines and " EPERM " in lines
 
 
 def test_json_of_every_verb_that_answers_parses(host):

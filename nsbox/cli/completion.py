@@ -20,6 +20,14 @@ _nsbox() {{
         case $verb in
 {cases}
         esac
+        local at=2
+        while [[ $verb = explain && ${{COMP_WORDS[at]-}} = -* ]]; do at=$((at + 1)); done
+        if [ "$verb ${{COMP_WORDS[at]-}}" = "explain error" ]; then
+            case $((COMP_CWORD - at)) in
+                1) COMPREPLY=($(compgen -W "{calls}" -- "$word")); return ;;
+                2) COMPREPLY=($(compgen -W "{errnos}" -- "$word")); return ;;
+            esac
+        fi
         case $word in
             -*) ;;
             *) words="$words $(nsbox ls -q 2>/dev/null)" ;;
@@ -28,6 +36,14 @@ _nsbox() {{
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }}
 complete -o default -F _nsbox nsbox
+"""
+
+
+_FISH_ERROR = """\
+function __nsbox_explains_error
+    set -l words (string match -v -- '-*' (commandline -opc))
+    test "$words[2..3]" = 'explain error' -a (count $words) -eq $argv[1]
+end
 """
 
 
@@ -44,15 +60,27 @@ def run(args: argparse.Namespace) -> int:
     from . import front
 
     words = {verb: _options_of(verb) for verb in front.VERBS}
+    words["explain"] += ["error", *(verb for verb, known in words.items() if "--dry-run" in known)]
     if args.shell == "fish":
         print(_fish(words), end="")
         return 0
     cases = "\n".join(f'            {verb}) words="{" ".join(known)}" ;;' for verb, known in words.items())
-    script = _BASH.format(verbs=" ".join(words), cases=cases)
+    calls, errnos = _explained()
+    script = _BASH.format(verbs=" ".join(words), cases=cases, calls=" ".join(calls), errnos=" ".join(errnos))
     if args.shell == "zsh":
         script = "#compdef nsbox\nautoload -U +X bashcompinit && bashcompinit\n" + script
     print(script, end="")
     return 0
+
+
+def _explained() -> tuple[list[str], list[str]]:
+    """The calls and the errnos that `explain error` knows, each as one word."""
+    from ..explain import advice
+    from ..explain.advice import given
+
+    short = {call: word for word, call in given.SHORT.items() if " " in call}
+    calls = {short.get(call, call) for call in advice.calls()}
+    return sorted(call for call in calls if " " not in call), sorted({name for rule in advice.RULES for name in rule.errors})
 
 
 def _options_of(verb: str) -> list[str]:
@@ -90,7 +118,9 @@ def _fish(words: dict[str, list[str]]) -> str:
         lines.append(f"complete -c nsbox -n __fish_use_subcommand -a {verb} -d '{purpose}'")
         lines += [f"complete -c nsbox -n '__fish_seen_subcommand_from {verb}' {_fish_word(word)}" for word in known]
     lines.append("complete -c nsbox -n 'not __fish_use_subcommand' -a '(nsbox ls -q 2>/dev/null)'")
-    return "\n".join(lines) + "\n"
+    for count, what in enumerate(_explained(), 3):
+        lines.append(f"complete -c nsbox -n '__nsbox_explains_error {count}' -a '{' '.join(what)}'")
+    return _FISH_ERROR + "\n".join(lines) + "\n"
 
 
 def _fish_word(word: str) -> str:
