@@ -5,11 +5,12 @@ them is common (cron, nohup, daemons), and each would make some later step go wr
 """
 
 import errno
+import io
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Callable
+from typing import Any, Callable, NoReturn
 
 from ..errors import Interrupted, NsboxError
 from ..linux import borrowed
@@ -53,12 +54,26 @@ def _open_stdio() -> None:
         except OSError as err:
             if err.errno == errno.EBADF:  # else the next open would become stdin or stdout
                 os.open(os.devnull, os.O_RDWR)
-    if sys.stdout is None:  # so it is where fd 1 was closed at the interpreter's start
+    out: Any = sys.stdout
+    if out is None:  # so it is where fd 1 was closed at the interpreter's start
         sys.stdout = open(1, "w", closefd=False)
+    elif sys.__stdout__ is not None and out is sys.__stdout__:  # else it is of who called main(), and reads the answer
+        writer = io.BufferedWriter(_Answer(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(writer, out.encoding, line_buffering=os.isatty(1))
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+class _Answer(io.FileIO):
+    """Stdout. That it cannot be written says so itself, for it may show in the midst of anything: see front.py."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as err:
+            lose_answer(err)
 
 
 def _check_free_fds() -> None:
@@ -84,12 +99,23 @@ def flush_answer() -> None:
     """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (NsboxError, BrokenPipeError):
         _drop(1)
         raise
     except OSError as err:
         _drop(1)
-        raise NsboxError("cannot write the answer to stdout") from err
+        lose_answer(err)
+
+
+def lose_answer(err: OSError) -> NoReturn:
+    """Say that it cannot be written.
+
+    Raises:
+        BrokenPipeError: nobody reads it. NsboxError: all else.
+    """
+    if isinstance(err, BrokenPipeError):
+        raise err
+    raise NsboxError("cannot write the answer to stdout") from err
 
 
 def answer(make: Callable[[], str], undo: Callable[[], object]) -> None:

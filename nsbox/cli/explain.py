@@ -136,6 +136,7 @@ def _foretell(act: Act, args: argparse.Namespace) -> int:
         if screen is not None:
             screen.planned(told)
         _write_down(args, told)
+        _check(screen)
         return 0
     return _rehearse(act, args, screen)
 
@@ -173,8 +174,16 @@ def _rehearse(act: Act, args: argparse.Namespace, screen: text.Screen | None) ->
                 act(args)
     finally:
         _write_down(args, teller.told, reasons)
+    _check(screen)
     clean.tell("nsbox: rehearsed: nothing of it is left")
     return 0
+
+
+def _check(screen: text.Screen | None) -> None:
+    """What was told beforehand is the answer, so that it is an error if it could not be written."""
+    if screen is not None and screen.failure:
+        clean.lose_answer(OSError(screen.failure, os.strerror(screen.failure)))
+    clean.flush_answer()
 
 
 def _refuse_what_would_stay(args: argparse.Namespace) -> None:

@@ -134,7 +134,10 @@ def _print_table(found: "list[Entry]") -> None:
     for entry in found:
         table.add_row(*_cells(entry))
     # Wide when nobody looks: a pipe must get one whole line for each entry.
-    Console(width=None if sys.stdout.isatty() else 5000, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 5000, highlight=False)
+    with console.capture() as captured:  # else it says by itself what became of a pipe
+        console.print(table)
+    print(captured.get(), end="")
 
 
 def _cells(entry: "Entry") -> "list[Any]":

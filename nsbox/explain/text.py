@@ -6,8 +6,12 @@
     $ the same by hand
 """
 
+import contextlib
 import itertools
+import mmap
 import os
+import signal
+import struct
 import termios
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -17,6 +21,7 @@ from .teller import Told, out_of_the_way
 
 _WHO = 11
 _MARGIN = 5 + _WHO  # "  12 member     "
+_FAILURE = struct.Struct("i")
 _WIDTH_MIN, _WIDTH_MAX, _WIDTH_UNKNOWN = 60, 120, 100
 
 
@@ -84,6 +89,12 @@ class Screen:
         self._said, self._line = ("", ""), ""
         self._hand = Hand()
         self._is_terminal = os.isatty(out_fd)
+        self._failure = mmap.mmap(-1, _FAILURE.size)  # of whichever process
+
+    @property
+    def failure(self) -> int:
+        """The errno with which a write failed, or 0. Those that show go on with their work all the same."""
+        return int(_FAILURE.unpack(self._failure[:])[0])
 
     def asks(self, call: str, who: str) -> bool:
         return False
@@ -136,8 +147,21 @@ class Screen:
         end = self._newline() if end is None else end
         text = "".join(line + end for line in lines)
         view = memoryview(text.encode(errors="backslashreplace"))
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError:
-            pass  # nobody reads it any more; the work goes on
+        with _no_sigpipe():
+            try:
+                while view:
+                    view = view[os.write(self._fd, view) :]
+            except OSError as err:
+                self._failure[:] = _FAILURE.pack(err.errno or 0)
+
+
+@contextlib.contextmanager
+def _no_sigpipe() -> Iterator[None]:
+    """What is going to be a command does not ignore it any more, and must not be ended by it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE not in before:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
