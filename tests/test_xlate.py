@@ -80,6 +80,30 @@ def test_a_file_of_the_pod_is_reached_by_a_member(web):
     assert done.returncode == 125 and "No such file" in done.stderr
 
 
+def test_where_a_member_has_a_root_of_its_own_it_is_named(host):
+    """Red when: _by_a_member in why/translate.py is not asked, or names a member without trying it."""
+    make(host, "web")
+    plain = join(host, "web", "--share", "net")
+    done = xlate(host, "path", "/bin/busybox.none", "--from", "web", check=False)
+    assert done.returncode == 125 and "hint: its member" not in done.stderr
+    own = join(host, "web", "--rootfs", "busybox")
+    host.run(["sh", "-c", f"echo > /proc/{own}/root/only-there"], check=True)
+    done = xlate(host, "path", "/only-there", "--from", "web", check=False)
+    assert done.returncode == 125 and "web has none it could be" in done.stderr.splitlines()[0]
+    assert done.stderr.splitlines()[1] == f"hint: its member {own} has a root file system of its own: --from {own}"
+    assert xlate(host, "path", "/only-there", "--from", str(own)) == f"/proc/{own}/root/only-there"
+    (host.work / "vol").mkdir()
+    shows = join(host, "web", "--rootfs", "busybox", "-v", f"{host.work / 'vol'}:/data")
+    make(host, "full", "--rootfs", "busybox", "-v", f"{host.work / 'vol'}:/vol")
+    make(host, "bare", "--rootfs", "busybox")
+    there = join(host, "bare", "--rootfs", "busybox", "-v", f"{host.work / 'vol'}:/data")
+    done = xlate(host, "path", "/vol", "--from", "full", "--to", "bare", check=False)
+    assert done.stderr.splitlines()[1] == f"hint: its member {there} has a root file system of its own: --to {there}"
+    assert xlate(host, "path", "/vol", "--from", "full", "--to", str(there)) == "/data"
+    assert plain and shows
+    host.nsbox("rm", "--force", "web", "full", "bare", check=True)
+
+
 def test_a_path_that_something_lies_over_is_no_way(web):
     """Red when: path in why/translate.py does not look whether it is the same file."""
     host, _, member = web

@@ -3,6 +3,7 @@
 A side is a pod, a process, or the place where we are ("host").
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from ..pod import inside, publish, store
 from .sides import Side, fdinfo, open_side, within
 
 HOST = "host"
+_MOST_MEMBERS = 8  # to be asked for a path that their pod does not have
 
 
 class Seen(NamedTuple):
@@ -132,6 +134,41 @@ def path(value: str, a: Side, b: Side) -> Seen:
     Raises:
         NsboxError: there is no such file, or nothing that `b` has mounted shows it.
     """
+    try:
+        return _path(value, a, b)
+    except NsboxError as err:
+        if hint := _by_a_member(value, a, b):
+            raise NsboxError(str(err), hint=hint) from err.__cause__
+        raise
+
+
+def _by_a_member(value: str, a: Side, b: Side) -> str:
+    """A pod stands for the root of its PID 1: which of its members with a root of their own is the way, in words."""
+    for option, pod in (("--from", a), ("--to", b)):
+        ways = []
+        for member in _elsewhere(pod):
+            with contextlib.suppress(NsboxError, OSError):
+                side = open_side(str(member))
+                try:
+                    _path(value, *((side, b) if pod is a else (a, side)))
+                    ways.append(member)
+                finally:
+                    side.found.close()
+        if ways:
+            others = f", as have {', '.join(map(str, ways[1:]))}" if ways[1:] else ""
+            return f"its member {ways[0]} has a root file system of its own{others}: {option} {ways[0]}"
+    return ""
+
+
+def _elsewhere(side: Side) -> list[int]:
+    """Some of the members of a pod that do not share its mounts."""
+    if side.found.pod is None:
+        return []
+    found = [one.pid for one in inside.processes(side.found.pod) if "mnt" not in one.shared and one.state != "Z"]
+    return found[:_MOST_MEMBERS]
+
+
+def _path(value: str, a: Side, b: Side) -> Seen:
     found = _look_up(a, value)
     place = next((entry for entry in found.table if entry.mount_id == found.mount_id), None)
     if place is not None:
