@@ -25,7 +25,7 @@ from ..linux import mounts, spawn, syscalls
 from ..linux.flags import CloneFlag, MountFlag
 from ..pod import lifecycle, owners, statedir, store
 
-_STAGES = ("/run", "/tmp", "/dev/shm", "/mnt")  # where the keeper sees its file system; any directory will do
+_STAGES = ("/run", "/tmp", "/mnt", "/dev/shm")  # where the keeper sees its file system; any directory will do
 _SIZE = "64m"
 
 
@@ -41,8 +41,8 @@ def stage(*, covered: bool = False) -> Iterator[None]:
     real = _real_state()
     here = next((path for path in _STAGES if os.path.isdir(path)), "/")
     if covered and real:
-        _cover(real)
-        owners.TOP = f"{real}/owners"
+        os.environ["NSBOX_STATE"] = place = _cover(real)
+        owners.TOP = f"{place}/owners"
         here, real = "", ""
     said_r, said_w = os.pipe2(os.O_CLOEXEC)
     over_r, over_w = os.pipe2(os.O_CLOEXEC)
@@ -106,14 +106,24 @@ def _known() -> frozenset[str]:
     return frozenset(entry.name for entry in store.entries())
 
 
-def _cover(real: str) -> None:
-    """Put the copy over the records, for this process and those that it will make."""
+def _cover(real: str) -> str:
+    """Put the copy over the records, for this process and those that it will make; where it is.
+
+    Where there are no records yet, there is no directory to put it over, and none is made in the
+    host's file system: then it lies over one that no pod is likely to ask for.
+    """
     syscalls.unshare(CloneFlag.CLONE_NEWNS)
     syscalls.mount_propagation("/", MountFlag.MS_REC | MountFlag.MS_PRIVATE)
+    if not os.path.isdir(real):
+        spare = next((path for path in reversed(_STAGES) if os.path.isdir(path)), "/")
+        spare_fd = os.open(spare, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mounts.attach(mounts.new_filesystem("tmpfs", {"mode": "0700", "size": _SIZE}, mounts.MNT_BASE_ATTRS), spare_fd)
+        return spare
     source_fd = os.open(real, statedir.DIR)
     mounts.attach(mounts.new_filesystem("tmpfs", {"mode": "0700", "size": _SIZE}, mounts.MNT_BASE_ATTRS), source_fd)
     _copy(source_fd, os.open(real, statedir.DIR))
     os.close(source_fd)
+    return real
 
 
 def _forget_ties() -> None:
