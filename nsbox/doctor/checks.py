@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+from ..errors import NsboxError, one_line
 from . import kernel, machine, network
-from .finding import MISSING, Check, Finding
+from .finding import MISSING, NOTE, Check, Finding, Outcome
 
 # Of a course on namespaces, which is no part of nsbox: what each lab is about.
 LABS = {
@@ -17,7 +18,11 @@ _ALL = tuple(LABS)
 _NET = ("L09", "L10", "L16")
 _MOUNTS = ("L04", "L05", "L06", "L16")
 
+_PROC = "own-proc"
+
 CHECKS = (
+    Check(_PROC, "/proc", kernel.own_proc, "everything but rootfs: nobody can tell who is who", _ALL,
+          "mount -t proc proc /proc; with unshare(1): --mount-proc"),
     Check("userns", "user namespaces", kernel.own_user_namespace,
           "every pod without root, and create --userns and --with user", _ALL,
           "the machine's policy forbids them: see the lines below"),
@@ -78,12 +83,25 @@ def findings(before: Callable[[str], None] = lambda _title: None) -> Iterator[Fi
     Args:
         before: gets the title of each check before it runs.
     """
+    is_blind = False
     for check in CHECKS:
         before(check.title)
-        outcome = check.look()
+        try:
+            outcome = check.look()
+        except (NsboxError, OSError) as err:
+            outcome = Outcome(NOTE, f"cannot be looked at: {_said(err)}")
         missing = outcome.status == MISSING
+        if is_blind and missing:  # it may be for want of /proc alone
+            outcome = outcome._replace(mend="mount /proc first, then ask again")
+        is_blind |= missing and check.key == _PROC
         yield Finding(
             check.key, check.title, outcome.status, outcome.seen,
             check.costs if missing else "", check.labs if missing else (),
             (outcome.mend or check.mend) if missing else "",
         )  # fmt: skip
+
+
+def _said(err: NsboxError | OSError) -> str:
+    if isinstance(err, NsboxError):
+        return one_line(err)
+    return f"{err.filename}: {err.strerror}" if err.filename else str(err.strerror or err)

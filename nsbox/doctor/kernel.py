@@ -16,6 +16,15 @@ _NO_ATTRS = MountAttr(0)
 _SOME_IDS = (IdRange(0, 100000, 65536),)
 
 
+def own_proc() -> Outcome:
+    """Whether /proc is there and knows us: most other looks begin there."""
+    try:
+        process.require_own_proc()
+    except NsboxError as err:
+        return Outcome(MISSING, str(err))
+    return Outcome(OK, "it is that of our PID namespace")
+
+
 # ---- user namespaces ----
 
 def own_user_namespace() -> Outcome:

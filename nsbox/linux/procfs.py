@@ -7,6 +7,7 @@ process meanwhile is an error (ESRCH), never a mixture of the two.
 import os
 from typing import Iterator, NamedTuple
 
+from . import process
 from .namespaces import KINDS
 
 # What says that a process has ended meanwhile.
@@ -65,8 +66,16 @@ def pids() -> list[int]:
 
 
 def own_pid() -> int:
-    """Our number in this /proc, which may be that of another PID namespace."""
-    return int(os.readlink("/proc/self"))
+    """Our number in this /proc, which may be that of another PID namespace.
+
+    Raises:
+        NsboxError: there is no /proc.
+    """
+    try:
+        return int(os.readlink("/proc/self"))
+    except FileNotFoundError:
+        process.require_own_proc()
+        raise
 
 
 def id_map(pid: int | str, which: str = "uid") -> list[tuple[int, int, int]]:
