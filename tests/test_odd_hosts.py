@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -178,3 +179,54 @@ def test_F13_a_program_as_PID_1_that_ignores_TERM_is_killed_after_the_grace(host
         took = time.monotonic() - start
         assert 2.0 <= took < 15.0, took
         assert json.loads(host.nsbox("ls", "--json").stdout)[0]["status"] == "dead"
+
+
+NO_PROC = {"empty": "mount -t tmpfs none /proc", "not mounted": "mount --bind {work}/none /proc"}
+
+
+@pytest.mark.parametrize("how", NO_PROC)
+def test_without_a_proc_every_look_says_so_in_one_line(host, how):
+    """Red when: own_pid in linux/procfs.py lets the bare errno out."""
+    (host.work / "none").mkdir()
+    blind = ["unshare", "--mount", "--propagation", "private", "sh", "-ec",
+             NO_PROC[how].format(work=host.work) + '; exec "$@"', "sh", *NSBOX]
+    for words in (["map"], ["map", "--html"], ["map", "--json"], ["map", "web"], ["map", "--dot"], ["ls"], ["ps", "web"],
+                  ["inspect", "1"], ["why", "1", "2"], ["xlate", "pid", "1"], ["create", "web"], ["run", "--", "true"], ["prune"]):
+        done = host.run([*blind, *words])
+        assert (done.returncode, done.stdout) == (125, ""), (words, done)
+        first, hint = done.stderr.splitlines()
+        assert first == "nsbox: cannot tell who is who: /proc is missing, or of another PID namespace", words
+        assert hint == "hint: mount it: mount -t proc proc /proc; with unshare(1): --mount-proc"
+
+
+@pytest.mark.parametrize("how", NO_PROC)
+def test_without_a_proc_the_doctor_says_so_and_looks_at_what_it_can(host, how):
+    """Red when: findings in doctor/checks.py lets an error out; or the row for /proc is left out."""
+    (host.work / "none").mkdir()
+    blind = ["unshare", "--mount", "--propagation", "private", "sh", "-ec",
+             NO_PROC[how].format(work=host.work) + '; exec "$@"', "sh", *NSBOX]
+    done = host.run([*blind, "doctor", "--json"])
+    assert (done.returncode, done.stderr) == (1, "")
+    found = {row["key"]: row for row in json.loads(done.stdout)}
+    whole = {row["key"]: row for row in json.loads(host.nsbox("doctor", "--json").stdout)}
+    assert found.keys() == whole.keys() and whole["own-proc"]["status"] == "ok"
+    row = found["own-proc"]
+    assert (row["status"], row["seen"]) == ("missing", "cannot tell who is who: /proc is missing, or of another PID namespace")
+    assert "mount -t proc proc /proc" in row["mend"]
+    assert found["userns-users"]["status"] == "note" and "cannot be looked at: /proc/self/uid_map" in found["userns-users"]["seen"]
+    assert {found[key]["status"] for key in ("kinds", "calls", "busybox", "packages")} == {"ok"}, found
+    assert all(row["mend"].startswith("mount /proc first") for row in found.values()
+               if row["status"] == "missing" and row["key"] != "own-proc")
+    said = host.run([*blind, "doctor"])
+    assert said.returncode == 1 and said.stderr == "" and re.search(r"^missing +/proc ", said.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("when", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+def test_where_no_pidfd_can_be_had_any_more_run_leaves_nothing(host, error, when):
+    """Red when: end_process in pod/create.py gives up where open_process does."""
+    before = host.snapshot()
+    status, _, err, _ = strace(host, f"inject=pidfd_open:error={error}:when={when}+", [*NSBOX, "run", "--", "true"])
+    assert status == 125 and err.startswith("nsbox: cannot "), err
+    assert host.nsbox("ls", "-q", check=True).stdout == ""
+    host.assert_same_as(before)

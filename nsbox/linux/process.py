@@ -145,6 +145,22 @@ def kill_and_reap(child: Spawned) -> None:
         pass  # collected already
 
 
+def end_own_child(who: Identity) -> bool:
+    """End a child of ours by its number, and collect it; False if it is none.
+
+    A number is nobody else's before its child has been waited for, so no pidfd is needed.
+    """
+    try:
+        os.waitid(os.P_PID, who.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if int(stat_fields(who.pid)[19]) != who.start_time:
+            return False
+    except (ChildProcessError, ProcessLookupError):
+        return False
+    os.kill(who.pid, signal.SIGKILL)
+    os.waitpid(who.pid, 0)
+    return True
+
+
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 

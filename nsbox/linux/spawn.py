@@ -177,7 +177,12 @@ def _learn_pid(
     (pid,) = _PID.unpack(answer)
     if pid != child_pid:  # else a rehearsal: see stay_as_it()
         os.waitpid(child_pid, 0)
-    return process.Spawned(pid, process.open_pid(pid))
+    try:
+        return process.Spawned(pid, process.open_pid(pid))
+    except OSError:  # there is no pidfd to be had; it ends for want of its go, and is ours to collect
+        os.dup2(pid_r, go_w, inheritable=False)
+        os.waitpid(pid, 0)
+        raise
 
 
 def opened_by_child(open_it: Callable[[], int]) -> int:

@@ -309,11 +309,10 @@ def abandon(name: str) -> None:
     """Undo what :func:`create` made here, if it made it: its answer cannot be given any more."""
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
     try:
-        record = store.look(name).record
-        if record is not None and record.maker == process.identify(os.getpid()):
+        if store.written(name).maker == process.identify(os.getpid()):
             with store.lock(name) as held:
                 _undo_quietly(held)
-    except (NsboxError, OSError):
+    except (NsboxError, OSError, CorruptFile):
         pass  # it was not made, or the next prune has to do it
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
@@ -367,6 +366,10 @@ def end_process(who: process.Identity, name: str) -> None:
         pidfd = process.open_process(who)
     except ProcessLookupError:
         return
+    except OSError:  # there is no pidfd to be had: what was made right here can be ended without one
+        if process.end_own_child(who):
+            return
+        raise
     try:
         process.send_signal(pidfd, signal.SIGKILL)
         if not process.has_ended(pidfd, _KILL_TIMEOUT_S):

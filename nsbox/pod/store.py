@@ -209,6 +209,16 @@ def directory(name: str) -> int:
         os.close(pods_fd)
 
 
+def written(name: str) -> PodRecord:
+    """The record of a pod, without its lock, and without a look at how the pod is.
+
+    Raises:
+        PodNotFound, CorruptFile, FileNotFoundError: there is none.
+    """
+    with Locked(name, directory(name)) as unlocked:
+        return unlocked.read()
+
+
 def checked(name: str) -> str:
     """`name`, if it is a valid name of a pod. Raises SpecError."""
     fault = spec.name_fault(name)
