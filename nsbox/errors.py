@@ -34,8 +34,17 @@ class NsboxError(Exception):
     exit_status = EXIT_FAILED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_spelled(message))
+        self.hint = _spelled(hint)
+
+
+def _spelled(message: str) -> str:
+    """A byte that is no text as \\xff, which is how it is shown everywhere, and not as repr() calls it, \\udcff."""
+    if "\\udc" not in message:
+        return message
+    import re  # rarely needed
+
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\udc([89a-f][0-9a-f])", r"\1\\x\2", message)
 
 
 class SpecError(NsboxError, ValueError):

@@ -4,12 +4,14 @@ Touches nothing. ASCII only where it counts: int() alone would take "８０", "8
 and " 80 ".
 """
 
+import codecs
 import os
 import re
 
 from .errors import SpecError
 from .spec import SIZE_MAX_BYTES, SIZE_MIN_BYTES, STOP_TIMEOUT_MAX_S, hostname_fault, name_fault
 
+SPELLED = "nsbox.spelled"  # an error handler for streams and str.encode(): what cannot be encoded is spelled out
 _QUOTED_MAX = 120
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
 _SECONDS = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
@@ -21,6 +23,30 @@ def quote(word: str | bytes) -> str:
     """`word` between quotes, fit for a terminal: no control character, not too long."""
     text = os.fsdecode(word) if isinstance(word, bytes) else word
     return repr(text if len(text) <= _QUOTED_MAX else text[:_QUOTED_MAX] + "...")
+
+
+def printable(text: str) -> str:
+    """`text` with every control character spelled out: a name must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else spell(char) for char in text)
+
+
+def spell(char: str) -> str:
+    """A character as an escape; a byte that is no text, as os.fsdecode keeps it, as \\xff."""
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _spell_out(err: UnicodeError) -> tuple[str, int]:
+    if not isinstance(err, UnicodeEncodeError):
+        raise err
+    return "".join(map(spell, err.object[err.start : err.end])), err.end
+
+
+codecs.register_error(SPELLED, _spell_out)
 
 
 def encode(word: str, what: str) -> bytes:

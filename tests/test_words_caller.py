@@ -1,9 +1,13 @@
 """What a caller may have left: locale, umask, directory, closed or full stdio, few descriptors."""
 
+import os
+import shutil
 import sys
 
 import pytest
 from fakehost import NSBOX
+
+from nsbox.cli import front
 
 pytestmark = pytest.mark.needs_root
 
@@ -104,6 +108,36 @@ def test_H08_bytes_in_are_bytes_out(web, locale):
         lines = done.stderr.split(b"\n")
         assert done.returncode == status and lines[0].startswith(b"nsbox: cannot "), done
         assert len(lines) <= 3 and b"bug" not in done.stderr, done
+
+
+def test_H08_a_byte_that_is_no_text_is_spelled_in_one_form(web):
+    """As \\xff, by every verb, in what it answers and in what it refuses.
+
+    Red when: NsboxError leaves what repr() made of it; or a stream has Python's own backslashreplace.
+    """
+    raw = b"no-\xff-\xfe"
+    store = web.work / os.fsdecode(raw)
+    shutil.copytree(web.store, store, symlinks=True)
+    web.nsbox("join", "web", "-d", "--", "sh", "-c", "exec -a x sleep 1000; sleep 1000", raw, check=True)
+    given = {"rootfs": [["rootfs", "build", raw], ["rootfs", "rm", raw]], "net": [["net", "rm", raw], ["net", "link", "web", raw]],
+             "completion": [["completion", raw]], "why": [["why", raw, "web"], ["why", "web", raw]],
+             "doctor": [["doctor", raw]], "ls": [["ls", raw]], "prune": [["prune", raw]], "publish": [["publish", "web", raw]], "unpublish": [["unpublish", "web", raw]],
+             "xlate": [["xlate", "path", raw], ["xlate", "path", b"/" + raw, "--from", "web"], ["xlate", "pid", "1", "--from", raw]],
+             "explain": [["explain", raw], ["explain", "error", raw], ["explain", "create", raw]],
+             "map": [["map", raw], ["map", "--only", raw], ["map", "--diff", raw], ["map", "-o", b"/none/" + raw]],
+             "create": [["create", raw], ["create", "--rootfs", b"./" + raw], ["create", "--hostname", raw], ["create", "--sysctl", raw]],
+             "join": [["join", raw, "--", "true"], ["join", "web", "--", raw], ["join", "web", "-w", b"/" + raw, "--", "true"]],
+             "run": [["run", "-v", b"/" + raw + b":/mnt", "--", "true"], ["run", "--env-file", raw, "--", "true"], ["run", "--", raw],
+                     ["run", "--seccomp", b"./" + raw, "--", "true"]]}  # fmt: skip
+    for verb in front.VERBS:
+        for words in given.get(verb, [[verb, raw]]):
+            done = web.nsbox(*words, text=False)
+            assert done.returncode in (2, 125, 126, 127) and done.stdout == b"", (words, done)
+            assert b"\\xff-\\xfe" in done.stderr and b"udc" not in done.stderr and done.stderr.isascii(), (words, done)
+    for words in (["ps", "web"], ["rootfs", "ls"], ["explain", "join", "web", "--", raw], ["explain", "--sh", "join", "web", "--", "true", raw],
+                  ["kill", "--check", "web"], ["map"], ["map", "--svg"], ["map", "--html"], ["map", "--dot"]):  # fmt: skip
+        done = web.nsbox(*words, text=False, env={"NSBOX_STORE": os.fsdecode(store)})
+        assert done.returncode == 0 and b"udc" not in done.stdout + done.stderr, (words, done)
 
 
 def test_H09_big_arguments_pass_or_are_refused_by_execve(web):

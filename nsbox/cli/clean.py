@@ -15,6 +15,7 @@ from typing import Any, Callable, NoReturn
 from ..errors import Interrupted, NsboxError
 from ..linux import borrowed
 from ..show.text import printable
+from ..words import SPELLED
 
 FREE_FDS = 24  # a pod with a rootfs takes 18; running out half way would leave a record behind
 callers_umask = 0o077  # for files that the caller asked for by name
@@ -63,7 +64,7 @@ def _open_stdio() -> None:
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(errors=SPELLED)  # type: ignore[union-attr]
 
 
 class _Answer(io.FileIO):

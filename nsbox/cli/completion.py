@@ -80,7 +80,8 @@ def _explained() -> tuple[list[str], list[str]]:
 
     short = {call: word for word, call in given.SHORT.items() if " " in call}
     calls = {short.get(call, call) for call in advice.calls()}
-    return sorted(call for call in calls if " " not in call), sorted({name for rule in advice.RULES for name in rule.errors})
+    errnos = {name for rule in advice.RULES for name in rule.errors}
+    return sorted(call for call in calls if " " not in call), sorted(errnos)
 
 
 def _options_of(verb: str) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NsboxError, SpecError
-from ..words import parse_integer, parse_seconds, quote
+from ..words import SPELLED, parse_integer, parse_seconds, quote
 from . import clean, options
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _write(answer: str, path: str | None) -> None:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         finally:
             os.umask(mask)
-        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+        with open(fd, "w", encoding="utf-8", errors=SPELLED) as file:
             file.write(answer)
     except OSError as err:
         raise NsboxError("cannot write the picture") from err

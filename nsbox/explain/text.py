@@ -16,6 +16,7 @@ import termios
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from ..words import SPELLED
 from .byhand import Hand
 from .teller import Told, out_of_the_way
 
@@ -146,7 +147,7 @@ class Screen:
     def _print(self, lines: "Iterator[str] | list[str]", end: str | None = None) -> None:
         end = self._newline() if end is None else end
         text = "".join(line + end for line in lines)
-        view = memoryview(text.encode(errors="backslashreplace"))
+        view = memoryview(text.encode(errors=SPELLED))
         with _no_sigpipe():
             try:
                 while view:

@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Iterable
 
 from ..errors import NsboxError
+from ..words import printable
 from . import apt, command, entries, stage, tree
 from .command import LineHandler
-from .recipe import Recipe, printable
+from .recipe import Recipe
 
 _OFFLINE = re.compile(
     r"Temporary failure resolving|Could not resolve|Could not connect|Network is unreachable"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..errors import NsboxError, SpecError
 from ..spec import name_fault
+from ..words import printable
 from . import store
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy 5.6.1
@@ -134,11 +135,6 @@ def check_packages(names: Iterable[str]) -> tuple[str, ...]:
         if not _PACKAGE.fullmatch(name) or name.endswith("-"):
             raise SpecError(f"cannot include '{printable(name)}': not the name of a Debian package")
     return unique
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _refusal(name: str, why: str) -> SpecError:

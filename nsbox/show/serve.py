@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ..errors import NsboxError
+from ..words import SPELLED
 
 _HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?")
 _TAKEN = re.compile(r"taken \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -47,7 +48,7 @@ class _State:
 
     def put(self, page: str) -> None:
         """A page that differs by its time only is not a new one."""
-        raw = page.encode("utf-8", "backslashreplace")
+        raw = page.encode("utf-8", SPELLED)
         with self.changed:
             if _mark(raw) != _mark(self.page):
                 self.version += 1

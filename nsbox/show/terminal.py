@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..words import SPELLED
 from .node import Node
 from .pieces import Line, Piece, cut, fitted, width_of
 from .rows import Block, Row
@@ -44,7 +45,7 @@ class Style(NamedTuple):
     def plain(self, text: str) -> str:
         """The text as this terminal can show it, and nothing in it that would steer the terminal."""
         text = printable(text)
-        return text if self.unicode else text.translate(_REPLACED).encode("ascii", "backslashreplace").decode()
+        return text if self.unicode else text.translate(_REPLACED).encode("ascii", SPELLED).decode()
 
 
 def matrix(

@@ -5,23 +5,11 @@ import sys
 import time
 from typing import Sequence
 
+from ..words import printable as printable
+
 _LAST_COLUMN_MIN = 8
 _NARROWEST = 40
 _SHELL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_")
-
-
-def printable(text: str) -> str:
-    """`text` with every control character spelled out: a name must not steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _spelled(char) for char in text)
-
-
-def _spelled(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode keeps it
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def command_line(words: Sequence[str]) -> str:
