@@ -174,7 +174,7 @@ def pods(host):
 @pytest.mark.needs_root
 @pytest.mark.parametrize("verb", VERBS)
 def test_B01_B08_the_kernel_is_asked_for_no_mount_by_a_path(pods, verb):
-    """Red when: pivot_into() of linux/mounts.py says "./"; clone_tree() leaves out AT_EMPTY_PATH and says "."."""
+    """Red when: pivot_into() of linux/mounts.py says "./"."""
     status, _, err, log = strace(pods, f"trace={SEEN}", [*NSBOX, *VERBS[verb]])
     assert status == 0, err
     lines = [re.sub(r"^\d+ +", "", line) for line in log.splitlines()]
