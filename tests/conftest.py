@@ -24,6 +24,13 @@ UNSHARE = {"mnt": "--mount", "pid": "--pid", "net": "--net", "uts": "--uts", "ip
 CHILD_TIMEOUT_S = 60.0
 
 
+def pytest_configure() -> None:
+    """Give the programs that are tested the signals of a terminal, also where the tests run behind `&`, which ignores them."""
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
+
+
 # ---- markers: probe by trying, once a run ----
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
