@@ -14,6 +14,7 @@ from ..show.text import printable
 from . import clean
 
 _WIDTH_MIN, _WIDTH_MAX, _WIDTH_UNKNOWN = 60, 120, 100
+_TOLD_AS = {"netlink": "sendto"}  # a message, which is told as the call that sent it
 _USE = "as in: nsbox explain error unshare EPERM CLONE_NEWUSER"
 Reasons = dict[int, list[dict[str, str]]]
 
@@ -33,7 +34,8 @@ def told_of(err: BaseException, teller: Teller, *, shown: bool) -> Reasons:
 
 def _failed(told: Sequence[Told], case: advice.Case) -> Told | None:
     """The last call that failed so."""
-    call = case.call.partition(" ")[0]
+    word = case.call.partition(" ")[0]
+    call = _TOLD_AS.get(word, word)
     found = [one for one in told if one.call == call and one.error and getattr(errno, one.error, 0) == case.code]
     return found[-1] if found else None
 
