@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import stat
-from typing import Any
+from typing import Any, Collection
 
 _MAX_BYTES = 1 << 20
 _REPLACED_MAX = 1000  # in a row, between our open(2) and our fstat(2): nobody writes as fast as that
@@ -18,6 +18,39 @@ _NOT_THE_FILE = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 
 class CorruptFile(Exception):
     """A file of the state directory is not what nsbox wrote there. str() says what is wrong."""
+
+
+class NewerFile(CorruptFile):
+    """A file that a newer nsbox wrote, in a form that this one does not know: it is left as it is."""
+
+
+def check_version(data: dict[str, Any], newest: int = 1) -> None:
+    """Refuse what is of a newer form. Files without a version are of the first. Raises CorruptFile, NewerFile."""
+    version = data.get("version", 1)
+    if type(version) is not int or version < 1:
+        raise CorruptFile(f"version {version!r}: not of nsbox")
+    if version > newest:
+        raise NewerFile(f"version {version}: written by a newer nsbox")
+
+
+def newer(dir_fd: int, *names: str) -> str:
+    """What a newer nsbox wrote among these files, in words; "" if nothing."""
+    for name in names:
+        try:
+            check_version(read_json(dir_fd, name))
+        except NewerFile as err:
+            return f"{name} is of {err}"
+        except (CorruptFile, OSError):
+            continue
+    return ""
+
+
+def unknown_keys(dir_fd: int, name: str, known: Collection[str]) -> dict[str, Any]:
+    """What the file holds besides, written by an nsbox that knows more: who writes it anew keeps that."""
+    try:
+        return {key: value for key, value in read_json(dir_fd, name).items() if key not in known}
+    except (CorruptFile, FileNotFoundError):
+        return {}
 
 
 def write_json(dir_fd: int, name: str, data: dict[str, Any], mode: int = 0o600) -> None:

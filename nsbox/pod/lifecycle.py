@@ -4,9 +4,12 @@ import os
 
 from ..errors import NsboxError, PodNotFound
 from ..linux import process
-from . import create, rivals, statedir, store, target
+from . import create, files, rivals, statedir, store, target
 from .ending import Say, end, signal_members, silent
 from .record import PodRecord
+
+
+_ITS_FILES = ("net.json", "ports.json")
 
 
 def stop(name: str, timeout_s: float | None = None, *, say: Say = silent) -> None:
@@ -29,6 +32,7 @@ def stop(name: str, timeout_s: float | None = None, *, say: Say = silent) -> Non
         _refuse_elsewhere(entry, "stop")
         if entry.record is None:
             raise _corrupt(entry, "stop")
+        _refuse_newer(held, "stop")
         if entry.status == "broken":
             create.undo(held)
         elif not is_copy and entry.status in ("running", "dead"):
@@ -74,6 +78,7 @@ def remove(
                 raise _corrupt(entry, "remove")
         elif not force:
             _refuse_elsewhere(entry, "remove")
+            _refuse_newer(held, "remove")
         if entry.status == "elsewhere":
             say(f"the processes of pod {name!r}, if any run, are not ended: they are not known from here")
         elif entry.record is not None and entry.record.pause is not None and not is_copy:
@@ -94,6 +99,13 @@ def _corrupt(entry: store.Entry, doing: str) -> NsboxError:
         hint="its processes, if any run, cannot be known from it; "
         f"to remove the record: nsbox rm --force {entry.name}",
     )
+
+
+def _refuse_newer(held: store.Locked, doing: str) -> None:
+    """What leads to the pod cannot be taken away by who does not know what it is."""
+    if what := files.newer(held.fd, *_ITS_FILES):
+        raise NsboxError(f"cannot {doing} pod {held.name!r}: {what}",
+                         hint=f"use that one; to end the pod all the same: nsbox rm --force {held.name}")  # fmt: skip
 
 
 def _refuse_elsewhere(entry: store.Entry, doing: str) -> None:
@@ -162,7 +174,7 @@ def _tidy_networks() -> None:
 def _prune_dead(name: str) -> bool:
     with store.lock(name) as held:
         entry, is_copy = rivals.judged(store.look(name))
-        if entry.status != "dead" or entry.record is None:
+        if entry.status != "dead" or entry.record is None or files.newer(held.fd, *_ITS_FILES):
             return False
         if not is_copy:
             end(entry.record, 0.0)

@@ -8,7 +8,7 @@ import os
 from typing import Iterable, Sequence
 
 from ..errors import NsboxError
-from . import netnames, netrecord, networks, networld, store
+from . import files, netnames, netrecord, networks, networld, store
 from .netrecord import Nat, Plug, PodNet, pod_alias
 from .record import PodRecord
 
@@ -47,6 +47,8 @@ def _cut(record: PodRecord | None, dir_fd: int) -> tuple[Nat, ...]:
     """Remove all cables of a pod, then what is written about them; the ports it had."""
     from ..net import links
 
+    if files.newer(dir_fd, netrecord.POD_FILE):
+        return ()
     try:
         gone = netrecord.read_pod(dir_fd)
         names = [plug.host_ifname for plug in gone.plugs]

@@ -9,12 +9,12 @@ in use is kept nowhere: it follows from the pods that live.
 """
 
 import os
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, NamedTuple, Sequence, TypeVar
 
 from .. import decode
 from ..errors import NsboxError, SpecError
 from ..spec import name_fault
-from .files import CorruptFile, read_json, write_json
+from .files import CorruptFile, check_version, read_json, unknown_keys, write_json
 
 POD_FILE = "net.json"
 SCOPE_FILE = "scope.json"
@@ -163,10 +163,15 @@ _SCOPE = decode.record(Scope, {
 })
 
 
-def _read(dir_fd: int, name: str, decoder: Callable[[Any, str], T]) -> T | None:
-    """What the file holds, or None without one. Raises CorruptFile."""
+def _read(dir_fd: int, name: str, decoder: Callable[[Any, str], T], known: Sequence[str]) -> T | None:
+    """What the file holds, or None without one. Raises CorruptFile.
+
+    Keys that are not known are passed over, and kept by :func:`_write`; within a plug or a tie they are not.
+    """
     try:
-        return decoder(read_json(dir_fd, name), name)
+        data = read_json(dir_fd, name)
+        check_version(data)
+        return decoder({key: value for key, value in data.items() if key in known}, name)
     except FileNotFoundError:
         return None
     except SpecError as err:
@@ -177,14 +182,14 @@ def _write(dir_fd: int, name: str, record: NamedTuple, decoder: Callable[[Any, s
     plain = decode.plain_record(record)
     decoder(plain, name)  # what we could not read again would take the pod out of the picture
     try:
-        write_json(dir_fd, name, plain)
+        write_json(dir_fd, name, {**unknown_keys(dir_fd, name, record._fields), **plain})
     except OSError as err:
         raise NsboxError(f"cannot write the record of {what}") from err
 
 
 def read_network(nets_fd: int, name: str) -> Network | None:
     """The network of that name. Raises CorruptFile."""
-    found = _read(nets_fd, f"{name}.json", _NETWORK)
+    found = _read(nets_fd, f"{name}.json", _NETWORK, Network._fields)
     if found is not None and found.name != name:
         raise CorruptFile(f"{name}.json: it is of another network")
     return found
@@ -198,7 +203,7 @@ def write_network(nets_fd: int, network: Network) -> None:
 def read_scope(nets_fd: int) -> Scope:
     """What is common; made up where nothing is written. Raises NsboxError: it is corrupt."""
     try:
-        return _read(nets_fd, SCOPE_FILE, _SCOPE) or Scope(os.urandom(4).hex())
+        return _read(nets_fd, SCOPE_FILE, _SCOPE, Scope._fields) or Scope(os.urandom(4).hex())
     except CorruptFile as err:
         raise NsboxError(f"cannot read what nsbox changed for its networks: {err}",
                          hint="look at net.ipv4.ip_forward and `nft list tables`, then remove nets/scope.json "
@@ -213,7 +218,7 @@ def write_scope(nets_fd: int, scope: Scope) -> None:
 def read_pod(dir_fd: int) -> PodNet:
     """What connects a pod. Raises NsboxError: the file is corrupt."""
     try:
-        return _read(dir_fd, POD_FILE, _POD_NET) or PodNet()
+        return _read(dir_fd, POD_FILE, _POD_NET, PodNet._fields) or PodNet()
     except CorruptFile as err:
         raise NsboxError(f"cannot read which networks the pod is on: {err}",
                          hint="the pod still runs; remove it with: nsbox rm --force") from None  # fmt: skip
@@ -221,7 +226,7 @@ def read_pod(dir_fd: int) -> PodNet:
 
 def write_pod(dir_fd: int, links: PodNet) -> None:
     """Replace what connects a pod; without links there is no file, and the pod is looked at no more."""
-    if links != PodNet():
+    if links != PodNet() or unknown_keys(dir_fd, POD_FILE, PodNet._fields):
         return _write(dir_fd, POD_FILE, links, _POD_NET, "the pod's links")
     try:
         os.unlink(POD_FILE, dir_fd=dir_fd)

@@ -84,7 +84,10 @@ def remove(name: str, *, force: bool = False) -> None:
                     return
                 raise
             return _remove_corrupt(nets_fd, name)
-        on_it = [record.name for record, _ in networld.plugs_of(network, networld.living())]
+        world = networld.scan()
+        if not force:
+            world.must_be_whole()  # a pod whose links are not known may be on it
+        on_it = [record.name for record, _ in networld.plugs_of(network, world.pods)]
         if not on_it:
             networks.forget(nets_fd, network)
             return networld.settle(nets_fd)

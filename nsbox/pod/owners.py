@@ -21,7 +21,7 @@ from ..errors import NsboxError
 from ..linux import acl, nsfs, process
 from . import statedir, store
 from .places import O_PATH_DIR
-from .files import CorruptFile, read_json, write_json
+from .files import CorruptFile, NewerFile, read_json, write_json
 from .record import PodRecord, pod_from_dict, pod_to_dict
 
 TOP = "/run/nsbox-owners"
@@ -79,6 +79,8 @@ def _is_needed(fd: int, name: str) -> bool:
     """Whether a file says where a pod is that runs, as far as can be seen from here."""
     try:
         record = pod_from_dict(read_json(fd, name)) if name.endswith(".json") else None
+    except NewerFile:
+        return True  # as far as we know
     except (CorruptFile, FileNotFoundError):
         record = None
     return record is not None and store.status(record) in ("running", "elsewhere")

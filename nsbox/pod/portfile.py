@@ -10,9 +10,9 @@ from typing import NamedTuple, Sequence
 from ..errors import NsboxError
 from ..linux.process import Identity
 from . import statedir, store
-from .files import CorruptFile, read_json, write_json
+from .files import CorruptFile, NewerFile, check_version, read_json, unknown_keys, write_json
 
-_FILE = "ports.json"
+FILE = "ports.json"
 Row = tuple[str, str, int, int]
 
 
@@ -32,7 +32,8 @@ class Ports(NamedTuple):
 def read(dir_fd: int) -> Ports:
     """The ports in a pod's directory. Raises NsboxError: the file is corrupt."""
     try:
-        data = read_json(dir_fd, _FILE)
+        data = read_json(dir_fd, FILE)
+        check_version(data)
         rows = tuple((str(a), str(b), int(c), int(d)) for a, b, c, d in data["ports"])
         if data["proxy"] is None:
             return Ports(rows)
@@ -40,6 +41,8 @@ def read(dir_fd: int) -> Ports:
         return Ports(rows, Identity(str(boot_id), int(pid), int(start_time)))
     except FileNotFoundError:
         return Ports()
+    except NewerFile as err:
+        raise NsboxError(f"cannot read which ports the pod publishes: {FILE} is of {err}") from None
     except (CorruptFile, KeyError, TypeError, ValueError):
         raise NsboxError(
             "cannot read which ports the pod publishes: its ports.json is corrupt",
@@ -50,7 +53,7 @@ def read(dir_fd: int) -> Ports:
 def exists(dir_fd: int) -> bool:
     """Whether anything was ever published: one look, without reading."""
     try:
-        os.stat(_FILE, dir_fd=dir_fd, follow_symlinks=False)
+        os.stat(FILE, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
@@ -59,12 +62,13 @@ def exists(dir_fd: int) -> bool:
 def write(dir_fd: int, ports: Ports) -> None:
     """Replace the file; without a port and a proxy there is none."""
     try:
-        if ports != Ports():
+        more = unknown_keys(dir_fd, FILE, ("ports", "proxy"))
+        if ports != Ports() or more:
             rows = [list(row) for row in ports.rows]
             who = None if ports.proxy is None else list(ports.proxy)
-            return write_json(dir_fd, _FILE, {"ports": rows, "proxy": who})
+            return write_json(dir_fd, FILE, {**more, "ports": rows, "proxy": who})
         if exists(dir_fd):
-            os.unlink(_FILE, dir_fd=dir_fd)
+            os.unlink(FILE, dir_fd=dir_fd)
     except OSError as err:
         raise NsboxError("cannot write which ports the pod publishes") from err
 

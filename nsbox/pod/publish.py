@@ -135,7 +135,7 @@ def find(name: str, ports: Iterable[Port]) -> list[Port]:
         NsboxError: one of them is not published.
     """
     with store.lock(name) as held:
-        known = portfile.read(held.fd)
+        known = _read(held)
         return [Port(*forward) for forward in _match(name, ports, _listed(held.fd, known))]
 
 
@@ -148,11 +148,19 @@ def unpublish(name: str, ports: Iterable[Port]) -> None:
         NsboxError: one of them is not published; then none is closed.
     """
     with store.lock(name) as held:
-        known = portfile.read(held.fd)
+        known = _read(held)
         chosen = set(_match(name, ports, _listed(held.fd, known)))
         left = known._replace(rows=tuple(row for row in known.rows if row not in chosen))
         portfile.write(held.fd, left)
         _close_unknown(held.fd, left)
+
+
+def _read(held: store.Locked) -> portfile.Ports:
+    """The ports of a pod that something is to be done to. Raises NsboxError: its record cannot be used."""
+    entry = store.look(held.name)
+    if entry.record is None:
+        raise NsboxError(f"cannot unpublish ports of pod {held.name!r}: its record is corrupt ({entry.problem})")
+    return portfile.read(held.fd)
 
 
 def _listed(dir_fd: int, known: portfile.Ports) -> dict[Forward, None]:

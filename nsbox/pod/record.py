@@ -12,7 +12,7 @@ from ..errors import SpecError
 from ..filters import PodFilter, pod_filter_of_dict
 from ..linux.process import Identity
 from ..spec import ID_MAX, KIND_NAMES, Owner, rights_from_dict
-from .files import CorruptFile
+from .files import CorruptFile, check_version
 
 if TYPE_CHECKING:
     from ..ulimits import Ulimits
@@ -178,9 +178,9 @@ def member_from_dict(data: dict[str, Any]) -> MemberRecord:
 
 
 def _check_version(data: dict[str, Any]) -> None:
-    version = data.get("version")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise CorruptFile(f"version {version!r}: written by another nsbox")
+    if "version" not in data:
+        raise CorruptFile("version: missing")
+    check_version(data, VERSION)
 
 
 def _typed(data: dict[str, Any], key: str, kind: Any) -> Any:
