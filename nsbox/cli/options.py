@@ -142,7 +142,7 @@ def add_member_options(parser: argparse.ArgumentParser, verbs: Any) -> None:
                        help="pass stdin on: always done, accepted for podman's sake")
     terminal = group.add_mutually_exclusive_group()
     terminal.add_argument("-t", "--tty", action="store_true", help="give the command a terminal of its own: "
-                          "done anyway if stdin and stdout are one")
+                          "done anyway if stdin and stdout are one, but for a job in the background")
     terminal.add_argument("-T", "--no-tty", action="store_true", help="never give it a terminal")
     if verbs.dashes:  # the command is cut off already, and our options may stand anywhere
         parser.set_defaults(command=[])
@@ -228,7 +228,7 @@ def workdir(args: argparse.Namespace) -> bytes | None:
 
 
 def wants_tty(args: argparse.Namespace) -> bool:
-    """Whether the command gets a pty: asked for, or because we are on a terminal.
+    """Whether the command gets a pty: asked for, or because we are on a terminal, in the foreground.
 
     Raises:
         SpecError: -t, and stdin is no terminal.
@@ -237,7 +237,15 @@ def wants_tty(args: argparse.Namespace) -> bool:
         return False
     if args.tty and not os.isatty(0):
         raise SpecError("cannot give it a terminal: stdin is none", hint="leave -t out")
-    return bool(args.tty) or (os.isatty(0) and os.isatty(1))
+    return bool(args.tty) or (os.isatty(0) and os.isatty(1) and not _is_in_background())
+
+
+def _is_in_background() -> bool:
+    """Whether we are a job that somebody put there with "&": taking the terminal would stop us. See tcgetpgrp(3)."""
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:
+        return False  # the terminal is not that of our session
 
 
 def seconds(text: str | None, what: str) -> float | None:
