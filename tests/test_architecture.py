@@ -37,7 +37,7 @@ SIGNALS_BY_PID: dict[str, str] = {
 # the lookup is on that way; what builds them may start programs. The library's front is not on it.
 HEAVY = {"pyroute2", "rich", "jinja2", "yaml", "dataclasses", "subprocess", "asyncio"}
 HOT_IMAGES = {"images/__init__.py", "images/store.py"}
-COLD = {"pod/api.py", "pod/client.py", "pod/popen.py"}
+COLD = {"pod/api.py", "pod/keywords.py", "pod/client.py", "pod/popen.py"}
 
 LINES_MAX, LINES_WISH = 400, 300
 

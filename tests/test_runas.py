@@ -240,7 +240,7 @@ def test_A21_in_a_namespace_of_many_users_it_is_one_of_them(host, root):
 
 @pytest.mark.needs_root
 def test_A21_the_library_takes_a_user_too(host, root):
-    """Red when: api._member_spec leaves out user, or the spec's check does."""
+    """Red when: keywords.member_spec() leaves out user, or the spec's check does."""
     code = f"""
 import nsbox
 with nsbox.Pod(rootfs={str(root)!r}) as pod:

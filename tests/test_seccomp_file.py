@@ -340,7 +340,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_made(host, profiles):
 
 @needs_root
 def test_the_library_takes_a_file(host, profiles):
-    """Red when: api._filter() takes the names only."""
+    """Red when: keywords.filter_of() takes the names only."""
     code = f"""
 import nsbox, pathlib
 with nsbox.Pod(rootfs="busybox", seccomp=pathlib.Path({profiles(NO_MKDIR)!r})) as pod:

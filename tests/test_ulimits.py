@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from fakehost import NSBOX, FakeHost
 from inpod import detached, inside, pod, refused
+from test_owner import bob, make
+
+__all__ = ["bob"]  # a fixture
 
 pytestmark = pytest.mark.needs_root
 
@@ -71,7 +74,7 @@ def test_every_limit_of_a_pod_is_that_of_its_members(host, how):
 
 
 def test_a_run_and_the_library_give_them_too(host):
-    """Red when: _member_spec() of pod/api.py passes ulimits over, or Pod does."""
+    """Red when: member_spec() of pod/keywords.py passes ulimits over, or Pod does."""
     assert shown(host, "run", "--rootfs", "busybox", *OPTIONS) == WANTED
     code = f"""
 import nsbox, sys
@@ -103,6 +106,13 @@ def test_an_ordinary_user_s_members_have_them_too(user_host):
     with pod(user_host, "p", "--rootfs", "busybox", *OPTIONS), detached(user_host, "p") as pid:
         assert shown(user_host, "join", "p") == of(user_host, pid) == WANTED
         assert shown(user_host, "join", "p", "--ulimit", "nofile=31")["Max open files"] == "31 31"
+
+
+@pytest.mark.needs_ns("user")
+def test_so_have_those_whom_the_owner_of_root_s_pod_joins_without_sudo(bob):
+    """Red when: announce() leaves the limits out of what the owner is told."""
+    make(bob, "p", "--ulimit", "nofile=32:64")
+    assert shown(bob, "join", "p")["Max open files"] == "32 64"
 
 
 def test_a_member_s_own_limit_comes_before_that_of_its_pod(host):

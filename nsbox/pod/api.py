@@ -10,26 +10,11 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from .. import parse
 from ..errors import SpecError
-from ..filters import Filter
-from ..images import store as images
 from ..ports import parse_publish
-from ..spec import (
-    POD_KINDS,
-    MemberSpec,
-    PodSpec,
-    RootSpec,
-    TimeOffsets,
-    member_spec_from_dict,
-    member_spec_to_dict,
-    pod_spec_from_dict,
-    pod_spec_to_dict,
-)
-from ..ulimits import Ulimits
-from . import client, lifecycle, netmodes, report
+from ..spec import PodSpec, TimeOffsets, pod_spec_from_dict, pod_spec_to_dict
+from . import client, keywords, lifecycle, netmodes, report
+from .keywords import Args
 from .popen import Member, Pipes, Redirect
-
-Word = str | bytes | os.PathLike[str]
-Args = Word | Sequence[Word]
 
 
 class PodInfo(NamedTuple):
@@ -51,30 +36,6 @@ def pods() -> list[PodInfo]:
     """The pods of this user (of root: the machine's). The same as ``nsbox ls``."""
     rows = report.summaries()
     return [PodInfo(row["name"], row["pid"], row["status"], row["members"]) for row in rows]
-
-
-def _root(
-    rootfs: str | os.PathLike[str] | None, volumes: Iterable[str], tmpfs: Iterable[str], **flags: bool
-) -> RootSpec:
-    path = "" if rootfs is None else images.resolve(os.fspath(rootfs))
-    bound = tuple(parse.parse_volume(word) for word in volumes)
-    memory = tuple(parse.parse_tmpfs(word) for word in tmpfs)
-    parse.check_targets(bound, memory)
-    return RootSpec(path, volumes=bound, tmpfs=memory, **flags)
-
-
-def _kinds(kinds: Iterable[str] | None) -> frozenset[str] | None:
-    if kinds is None:
-        return None
-    return parse.parse_share(kinds if isinstance(kinds, str) else ",".join(kinds) or "none", POD_KINDS)
-
-
-def _filter(name: str | os.PathLike[str] | None) -> Filter | None:
-    return None if name is None else parse.parse_seccomp(os.fspath(name))
-
-
-def _ulimits(ulimits: Mapping[str, str | int] | None) -> Ulimits:
-    return parse.parse_ulimits(f"{name}={value}" for name, value in (ulimits or {}).items())
 
 
 class Pod:
@@ -141,10 +102,10 @@ class Pod:
         spec = PodSpec(
             name=name,
             hostname=hostname or parse.hostname_of(name),
-            root=_root(rootfs, volumes, tmpfs, in_place=in_place, chroot=chroot, read_only=read_only),
+            root=keywords.root_of(rootfs, volumes, tmpfs, in_place=in_place, chroot=chroot, read_only=read_only),
             with_kinds=frozenset(with_kinds),
-            share=_kinds(share),
-            init=tuple(os.fsencode(word) for word in (_words(init) if init else ())),
+            share=keywords.kinds_of(share),
+            init=tuple(os.fsencode(word) for word in (keywords.words_of(init) if init else ())),
             labels=tuple((labels or {}).items()),
             time=TimeOffsets(monotonic_s, boottime_s),
             stop_timeout_s=stop_timeout_s,
@@ -153,11 +114,11 @@ class Pod:
             ip=parse.parse_ip(ip) if ip else "",
             sysctls=tuple(parse.parse_sysctl(f"{key}={value}") for key, value in (sysctls or {}).items()),
             userns=parse.parse_userns(userns) if userns else "",
-            user=_user(user),
+            user=keywords.user_of(user),
             owner=parse.sudo_caller(os.environ) if userns else None,
             rights=parse.parse_rights(cap_add, cap_drop, privileged),
-            seccomp=_filter(seccomp),
-            ulimits=_ulimits(ulimits),
+            seccomp=keywords.filter_of(seccomp),
+            ulimits=keywords.ulimits_of(ulimits),
         )
         if spec.user and not spec.init:
             raise SpecError("cannot use user: the pause is nobody's program")
@@ -213,7 +174,7 @@ class Pod:
         Keywords: env, cwd, rootfs, volumes, tmpfs, share, user, cap_add, cap_drop, privileged, seccomp,
         ulimits. See ``nsbox join -d``.
         """
-        answer = client.request("detach", target=self.name, spec=_member_spec(args, **options))
+        answer = client.request("detach", target=self.name, spec=keywords.member_spec(args, **options))
         message, _ = answer.first()
         answer.close()
         return int(message["pid"])
@@ -237,55 +198,6 @@ class Pod:
     def remove(self, *, force: bool = False) -> None:
         """Stop it and forget it; with `force` at once."""
         lifecycle.remove(self.name, force=force)
-
-
-def _words(args: Args) -> list[Word]:
-    words: list[Word] = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
-    if not words or not os.fspath(words[0]):
-        raise SpecError("cannot run nothing: there is no command")
-    return words
-
-
-def _user(user: str | int | None) -> str:
-    if user is None:
-        return ""
-    parse.parse_user(str(user))
-    return str(user)
-
-
-def _member_spec(
-    args: Args,
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: str | bytes | os.PathLike[str] | None = None,
-    rootfs: str | os.PathLike[str] | None = None,
-    volumes: Iterable[str] = (),
-    tmpfs: Iterable[str] = (),
-    share: Iterable[str] | None = None,
-    hostname: str | None = None,
-    user: str | int | None = None,
-    cap_add: Iterable[str] = (),
-    cap_drop: Iterable[str] = (),
-    privileged: bool = False,
-    seccomp: str | os.PathLike[str] | None = None,
-    ulimits: Mapping[str, str | int] | None = None,
-) -> dict[str, Any]:
-    root = _root(rootfs, volumes, tmpfs)
-    spec = MemberSpec(
-        argv=tuple(os.fsencode(word) for word in _words(args)),
-        share=_kinds(share),
-        root=root if root.path or root.volumes or root.tmpfs else None,
-        env=tuple((os.fsencode(key), os.fsencode(value)) for key, value in (env or {}).items()),
-        workdir=None if cwd is None else os.fsencode(cwd),
-        hostname=hostname,
-        user=_user(user),
-        rights=parse.parse_rights(cap_add, cap_drop, privileged),
-        seccomp=_filter(seccomp),
-        ulimits=_ulimits(ulimits),
-    )
-    plain = member_spec_to_dict(spec)
-    member_spec_from_dict(plain)  # checks every value
-    return plain
 
 
 def popen(
@@ -317,7 +229,7 @@ def popen(
     wants_text = bool(text or encoding or errors or universal_newlines)
     pipes = Pipes((stdin, stdout, stderr), {"encoding": encoding, "errors": errors} if wants_text else None)
     try:
-        spec = _member_spec(args, **member)
+        spec = keywords.member_spec(args, **member)
         answer = client.request("join", pipes.theirs, target=str(target), spec=spec)
         pipes.close_theirs()
         return Member(args, answer, pipes)
