@@ -165,11 +165,12 @@ def test_C20_a_privileged_member_of_a_guarded_pod_stands_out(host):
 
 
 def test_C20_whoever_is_alike_is_told_once(host):
-    """Red when: of_processes() compares without `differs`, or not at all."""
-    with pod(host, "p", "--rootfs", "busybox"), detached(host, "p"), detached(host, "p"), detached(host, "p", "-u", "1000"):
+    """Red when: of_processes() compares `security` alone, `differs` alone, or nothing."""
+    with pod(host, "p", "--rootfs", "busybox"), detached(host, "p"), detached(host, "p"), detached(host, "p", "-u", "1000"), \
+            detached(host, "p", "--rootfs", "busybox", "--read-only"):
         text = host.nsbox("inspect", "p", check=True).stdout
-        assert text.count("no_new_privs: True\n    seccomp: filter (1)") == 3 and text.count("  - pid=") == 4
-        assert text.count("    ! user: 1000:1000\n    user: 1000:1000\n") == 1
+        assert text.count("no_new_privs: True\n    seccomp: filter (1)") == 4 and text.count("  - pid=") == 5
+        assert text.count("    ! user: 1000:1000\n    user: 1000:1000\n") == text.count("    ! ") == 1
 
 
 def test_C20_the_terminal_of_a_member_is_shown(host):

@@ -224,6 +224,7 @@ _ODD = """
 import ctypes, os, sys
 from nsbox.linux import syscalls
 prctl = ctypes.CDLL(None).prctl
+open("/proc/self/oom_score_adj", "w").write("300")
 prctl(24, 21, 0, 0, 0)  # PR_CAPBSET_DROP
 prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
 os.setgroups([4, 27])
@@ -241,7 +242,7 @@ def test_C20_inspect_says_it_of_any_process(host):
     assert odd.stdout.readline() == "0\n"
     [pid] = [inner for inner, real in host.processes().items() if real == odd.inner_pid()]
     said = inspected_and_true(host, pid, odd.inner_pid())["security"]
-    assert (said["uid"], said["gid"], said["groups"]) == (1005, 1002, [4, 27])
+    assert (said["uid"], said["gid"], said["groups"], said["oom_score_adj"]) == (1005, 1002, [4, 27], 300)
     assert len({tuple(names) for names in said["capabilities"].values()}) == len(said["capabilities"]) == 5
     odd.communicate("")
 
