@@ -28,13 +28,10 @@ JOINS = {
 }
 REFUSED = {
     "create --in-place --rootfs busybox": "--in-place",
-    "explain net rm --force lan": "--force",
     "create --explain": "stands without --explain",
     "explain": "there is no verb",
     "explain ls": "it changes nothing",
     "explain net ls": "it changes nothing",
-    "explain net connect web lan": "depends on what it finds",
-    "explain publish web 80": "depends on what it finds",
     "explain rootfs build busybox": "depends on what it finds",
     "explain nothing": "cannot find a verb",
     "explain prune": "depends on what it finds",

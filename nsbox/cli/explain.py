@@ -15,12 +15,10 @@ from ..explain.teller import Teller, Told
 from ..linux import doors, syscalls
 from ..net import doors as network
 from ..privilege import doors as rights
-from . import clean, options
+from . import options
 
 Act = Callable[[argparse.Namespace], int]
 
-_NET_RM = "nsbox.cli.net:rm"
-_NETS = ("nsbox.cli.net:create", _NET_RM)
 _EXAMPLE = """\
 example:
   sudo nsbox explain create web --rootfs busybox          what it would do, call by call
@@ -28,15 +26,17 @@ example:
   sudo nsbox explain --json join web -- hostname
   nsbox explain error unshare EPERM CLONE_NEWUSER         why that can be, and what of it is so here
 
-Of networks, ports and builds a verb tells while it acts:
-  sudo nsbox create web --net bridge --explain            with the lines of ip and nft
-  sudo nsbox net connect web lan --sh connect.sh
-  sudo nsbox publish web 8080:80 --events -
+  sudo nsbox explain publish web 8080:80
+  sudo nsbox explain --sh net connect web lan             with the lines of ip and nft
 
-It is VERB --dry-run, for create, join, run, net create, net rm, stop, kill and rm. The first five
-are rehearsed: really done, told, and taken away again; no command of yours is executed, and the
-host's network is a copy. What other verbs do
-depends on what they find then: VERB --explain does it and tells.
+While it acts a verb tells the same:
+  sudo nsbox create web --net bridge --explain
+  nsbox rootfs build busybox --events -
+
+It is VERB --dry-run, for all verbs that act but rootfs and prune. Of stop, kill and rm it says
+who would get which signal. The others are rehearsed: really done, told, and taken away again; no
+command of yours is executed, the host's network is a copy, and for a pod that runs somebody
+stands in. VERB --explain does it and tells.
 
 error CALL ERRNO [ARGUMENT]: what the manual pages know as the reason, each held against this shell.
 ARGUMENT is CLONE_ flags, a PID of setns, a path, a type of file system, ADDRESS:PORT, or a map's
@@ -83,18 +83,20 @@ def run(args: argparse.Namespace) -> int:
 def tell(act: Act, args: argparse.Namespace) -> int:
     """Do it, tell what is done, and write down what was asked for; its exit status."""
     if getattr(args, "dry_run", False):
-        return _foretell(act, args)
+        from . import foretell
+
+        return foretell.tell(act, args)
     store = args.handler.startswith("nsbox.cli.rootfs:")
     teller, reasons = Teller(_screen(args), who="store" if store else "nsbox"), dict[int, Any]()
     try:
-        with _failing(teller, reasons, shown=args.explain or args.step), _listening(teller):
+        with failing(teller, reasons, shown=args.explain or args.step), listening(teller):
             return int(act(args))
     finally:
-        _write_down(args, teller.told, reasons)
+        write_down(args, teller.told, reasons)
 
 
 @contextlib.contextmanager
-def _failing(teller: Teller, reasons: dict[int, Any], *, shown: bool) -> Iterator[None]:
+def failing(teller: Teller, reasons: dict[int, Any], *, shown: bool) -> Iterator[None]:
     """Tell which rules can be why, if a call is refused."""
     try:
         yield
@@ -116,7 +118,7 @@ def _screen(args: argparse.Namespace) -> text.Screen | None:
 
 
 @contextlib.contextmanager
-def _listening(teller: Teller) -> Iterator[None]:
+def listening(teller: Teller) -> Iterator[None]:
     doors.open_doors((*rights.DOORS, *network.all_of()))
     syscalls.listen(teller)
     try:
@@ -125,101 +127,9 @@ def _listening(teller: Teller) -> Iterator[None]:
         syscalls.listen(None)
 
 
-# ---- beforehand ----
-
-def _foretell(act: Act, args: argparse.Namespace) -> int:
-    if args.step or args.explain:
-        raise SpecError("cannot tell it before and while it is done: --dry-run stands without --explain and --step")
-    screen = None if "-" in (args.sh, args.events) else text.Screen(1)
-    if args.handler.startswith("nsbox.cli.end:"):
-        told = _planned(args)
-        if screen is not None:
-            screen.planned(told)
-        _write_down(args, told)
-        _check(screen)
-        return 0
-    return _rehearse(act, args, screen)
-
-
-def _planned(args: argparse.Namespace) -> list[Told]:
-    from ..explain.plans import Plan
-
-    plan = Plan()
-    if args.handler.endswith(":kill"):
-        for target in args.targets:
-            plan.kill(target, parse.parse_signal(args.signal))
-        return plan.told
-    grace_s = options.seconds(args.time, "--time")
-    for name in args.pods:
-        plan.end(parse.check_name(name), force=getattr(args, "force", False), grace_s=grace_s)
-    return plan.told
-
-
-def _rehearse(act: Act, args: argparse.Namespace, screen: text.Screen | None) -> int:
-    from ..explain import rehearse
-
-    _refuse_what_would_stay(args)
-    if os.isatty(0) and os.isatty(1) and hasattr(args, "tty") and not (args.no_tty or getattr(args, "detach", False)):
-        args.tty = True  # as it would be if its answer were not kept back
-    if _changes_the_host(args):
-        from ..net import copied
-
-        copied.enter()
-        clean.is_rehearsal = True
-    covered = os.geteuid() == 0 and getattr(args, "net", "none") != "none"
-    teller, reasons = Teller(screen, rehearse.leave), dict[int, Any]()
-    try:
-        with _failing(teller, reasons, shown=screen is not None):
-            with rehearse.stage(covered=covered), _listening(teller), _without_answer():
-                act(args)
-    finally:
-        _write_down(args, teller.told, reasons)
-    _check(screen)
-    clean.tell("nsbox: rehearsed: nothing of it is left")
-    return 0
-
-
-def _check(screen: text.Screen | None) -> None:
-    """What was told beforehand is the answer, so that it is an error if it could not be written."""
-    if screen is not None and screen.failure:
-        clean.lose_answer(OSError(screen.failure, os.strerror(screen.failure)))
-    clean.flush_answer()
-
-
-def _refuse_what_would_stay(args: argparse.Namespace) -> None:
-    if getattr(args, "in_place", False):
-        raise SpecError("cannot rehearse with --in-place: that may make directories in the rootfs")
-    if args.handler == _NET_RM and args.force:
-        raise SpecError("cannot rehearse with --force: that disconnects pods that run",
-                        hint="--explain does it and tells")  # fmt: skip
-
-
-def _changes_the_host(args: argparse.Namespace) -> bool:
-    """Whether links, rules or settings of the host's network are made: those who may not say so themselves."""
-    if os.geteuid() != 0:
-        return False
-    net = getattr(args, "net", "none")
-    return args.handler in _NETS or net not in ("none", "host", "user") and ":" not in net
-
-
-@contextlib.contextmanager
-def _without_answer() -> Iterator[None]:
-    """What the verb says on stdout is of something that will not be there any more."""
-    sys.stdout.flush()
-    kept_fd, null_fd = os.dup(1), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(null_fd, 1)
-    os.close(null_fd)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept_fd, 1)
-        os.close(kept_fd)
-
-
 # ---- afterwards ----
 
-def _write_down(args: argparse.Namespace, told: Sequence[Told], reasons: Mapping[int, Any] = {}) -> None:
+def write_down(args: argparse.Namespace, told: Sequence[Told], reasons: Mapping[int, Any] = {}) -> None:
     if args.sh:
         from ..explain.script import Script
         from ..show.text import command_line

@@ -23,6 +23,7 @@ example:
   sudo nsbox rm a b
   sudo nsbox net rm lan
   sudo nsbox net create lan --explain           each step, with the line of ip or nft for it
+  sudo nsbox net connect web lan --dry-run      the same beforehand
 """
 _LINK_EXAMPLE = """\
 example:
@@ -52,23 +53,23 @@ def add_parser(verbs: Any) -> None:
     rm.add_argument("names", metavar="NAME", nargs="+")
     rm.add_argument("-f", "--force", action="store_true", help="disconnect its pods; a missing one is no error")
     connect = options.verb(below, "connect", "plug a running pod into a network",
-                           "example:\n  sudo nsbox net connect web lan --ip 10.9.0.30\n", "net:connect", acts=True)
+                           "example:\n  sudo nsbox net connect web lan --ip 10.9.0.30\n", "net:connect", foretold=True)
     connect.add_argument("pod", metavar="POD")
     connect.add_argument("network", metavar="NAME")
     connect.add_argument("--ip", metavar="ADDR", help="its v4 address; a free one if not given")
     connect.add_argument("--json", action="store_true", help="answer in JSON")
     _add_shape(connect)
     disconnect = options.verb(below, "disconnect", "unplug a pod from a network, or from a pod it is linked to",
-                              "example:\n  sudo nsbox net disconnect web lan\n", "net:disconnect", acts=True)
+                              "example:\n  sudo nsbox net disconnect web lan\n", "net:disconnect", foretold=True)
     disconnect.add_argument("pod", metavar="POD")
     disconnect.add_argument("network", metavar="NAME|POD")
-    link = options.verb(below, "link", "lay a cable between two pods", _LINK_EXAMPLE, "net:link", acts=True)
+    link = options.verb(below, "link", "lay a cable between two pods", _LINK_EXAMPLE, "net:link", foretold=True)
     link.add_argument("pods", metavar="POD", nargs=2)
     link.add_argument("--json", action="store_true", help="answer in JSON")
     _add_shape(link)
     options.verb(below, "reload", "put bridges, rules and names back in place",
                  "example:\n  sudo nsbox net reload      after a flush of the firewall\n", "net:reload",
-                  acts=True)  # fmt: skip
+                  foretold=True)  # fmt: skip
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:

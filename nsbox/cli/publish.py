@@ -13,7 +13,7 @@ example:
   sudo nsbox publish web :80 0.0.0.0:5353:53/udp
   sudo nsbox publish web                    what it publishes
   sudo nsbox publish web 192.0.2.1:8081:81 --publish-mode nat
-  sudo nsbox publish web 8082:82 --explain  each step, with its reason
+  sudo nsbox publish web 8082:82 --explain  each step, with its reason; --dry-run tells it before
 
 SPEC is [IP:]HOST:POD[/udp]. Without IP it is 127.0.0.1; with HOST empty a free port is taken
 and printed. The ports are closed when the pod ends.
@@ -23,13 +23,13 @@ and printed. The ports are closed when the pod ends.
 def add_parser(verbs: Any) -> None:
     """Add `publish` and `unpublish`."""
     publish = options.verb(verbs, "publish", "make ports of a running pod reachable on the host", _EXAMPLE,
-                           "publish:run", acts=True)
+                           "publish:run", foretold=True)
     publish.add_argument("pod", metavar="POD")
     publish.add_argument("specs", metavar="SPEC", nargs="*", help="none: list what is published")
     publish.add_argument("--json", action="store_true", help="answer in JSON")
     add_mode(publish)
     unpublish = options.verb(verbs, "unpublish", "close published ports of a pod",
-                             "example:\n  sudo nsbox unpublish web 8080:80\n", "publish:undo", acts=True)
+                             "example:\n  sudo nsbox unpublish web 8080:80\n", "publish:undo", foretold=True)
     unpublish.add_argument("pod", metavar="POD")
     unpublish.add_argument("specs", metavar="SPEC", nargs="+", help="as it was published")  # fmt: skip
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     ports = ports_of(args.specs)
     if ports:
-        _check_mode(ports, args.publish_mode)
+        check_mode(ports, args.publish_mode)
         bound = publish.bind(ports)
         try:
             _publish(args.pod, bound, args.publish_mode)
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_mode(ports: list[Port], mode: str, net: str | None = None) -> None:
+def check_mode(ports: list[Port], mode: str, net: str | None = None) -> None:
+    """Refuse what cannot be forwarded. Raises SpecError, NsboxError."""
     if mode == "nat":
         from ..pod import netnat
 
@@ -140,7 +141,7 @@ def at_birth(specs: list[str], mode: str = "proxy", net: str = "none") -> Iterat
         return
     from ..pod import publish
 
-    _check_mode(ports, mode, net)
+    check_mode(ports, mode, net)
     bound = publish.bind(ports)
     try:
         yield Birth(bound, mode)

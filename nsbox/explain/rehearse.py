@@ -7,58 +7,72 @@ What is told is what the kernel really answered. Nothing stays, because
 - a pod that is made is ended again by the keeper, also if this command is killed;
 - a member goes as far as its last step, and ends there: no command of the user's is executed.
 
-- what changes the host's network is done in a copy of it, in a network namespace of its own.
+- what changes the host's network is done in a copy of it, in a network namespace of its own;
+- what changes a pod that runs is done to somebody who stands in for it: standins.py.
 
-What would reach a pod that runs, or a rootfs that is written to in place, is refused.
+A rootfs that is written to in place is refused.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import stat
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NoReturn
 
 from ..errors import NsboxError
-from ..linux import mounts, spawn, syscalls
+from ..linux import mounts, namespaces, process, spawn, syscalls, trouble
 from ..linux.flags import CloneFlag, MountFlag
+from ..net import copied, podlinks
 from ..pod import lifecycle, owners, statedir, store
+from . import standins, where
 
 _STAGES = ("/run", "/tmp", "/mnt", "/dev/shm")  # where the keeper sees its file system; any directory will do
 _SIZE = "64m"
 
 
 @contextlib.contextmanager
-def stage(*, covered: bool = False) -> Iterator[None]:
+def stage(*, covered: bool = False, network: bool = False, pods: Collection[str] | None = None) -> Iterator[None]:
     """For the length of the block nsbox's records are a copy; what is made by it is gone afterwards.
 
     Args:
         covered: the copy covers the records, in a mount namespace of ours: needed where files of it are
             mounted, as those with names are for a pod on a network. For root alone.
+        network: the host's network is a copy, too. For root alone.
+        pods: names of those that something is done to, if any: somebody stands in for them, and with
+            `network` for all that have links.
+
+    Raises:
+        NsboxError: there is no place for a copy, or something cannot be copied.
     """
     given, told = os.environ.get("NSBOX_STATE"), owners.TOP
     real = _real_state()
     here = next((path for path in _STAGES if os.path.isdir(path)), "/")
+    before = namespaces.ids_of("self")
+    parts = standins.parts(pods, linked=network) if pods is not None and os.path.isdir(real) else []
+    seen, loose_fd = _enter_copy(parts, before) if network else (None, -1)
     if covered and real:
         os.environ["NSBOX_STATE"] = place = _cover(real)
         owners.TOP = f"{place}/owners"
         here, real = "", ""
+    where.cast({}, {number: before[kind] for kind, number in namespaces.ids_of("self").items()})
     said_r, said_w = os.pipe2(os.O_CLOEXEC)
     over_r, over_w = os.pipe2(os.O_CLOEXEC)
     keeper = os.fork()
     if keeper == 0:
         os.close(said_r)
         os.close(over_w)
-        _keep(real, here, said_w, over_r)
+        _Keeper(real, here, parts if pods is not None else None, seen, loose_fd).keep(said_w, over_r)
     os.close(said_w)
     os.close(over_r)
     try:
-        if not os.read(said_r, 1):
-            raise NsboxError("cannot rehearse: there is no place for a copy of the records")
+        pids = _hear(said_r)
         if here:
             os.environ["NSBOX_STATE"] = f"/proc/{keeper}/root{here}/state"
             owners.TOP = f"/proc/{keeper}/root{here}/owners"
+        standins.serve(parts, pids)
         yield
     finally:
         if given is None:
@@ -71,6 +85,32 @@ def stage(*, covered: bool = False) -> Iterator[None]:
         os.waitpid(keeper, 0)
 
 
+def _enter_copy(parts: Sequence[standins.Part], before: dict[str, int]) -> tuple[copied.Seen, int]:
+    """Of several pods in one network one has its links."""
+    apart = {part.ids.get("net"): part for part in parts if part.ids.get("net") != before.get("net")}
+    fds = {part.pid: os.pidfd_open(part.pid) for part in apart.values()}
+    try:
+        seen = copied.look(fds)
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+    return seen, copied.enter(seen)
+
+
+def _hear(said_r: int) -> dict[str, int]:
+    """What the keeper says when all is there: who stands in for each pod."""
+    said = b""
+    while part := os.read(said_r, 1 << 16):
+        said += part
+    if not said:
+        raise NsboxError("cannot rehearse: there is no place for a copy of the records")
+    answer = json.loads(said)
+    if "error" in answer:
+        raise trouble.decode(answer["error"].encode())
+    where.cast(dict(answer["pids"]), dict(answer["ids"]))
+    return dict(answer["pods"])
+
+
 def _real_state() -> str:
     try:
         return statedir.state_dir()
@@ -78,24 +118,69 @@ def _real_state() -> str:
         return ""  # then there are no records to copy
 
 
-def _keep(real: str, here: str, said_w: int, over_r: int) -> NoReturn:
-    """The keeper: holds the copy until the command has ended, however that was; then clears away."""
-    try:
-        if here:
-            _set_up(real, here)
-            os.environ["NSBOX_STATE"] = f"{here}/state"
-            owners.TOP = f"{here}/owners"
-        _forget_ties()
-        known = _known()
-        os.write(said_w, b".")
-        while os.read(over_r, 1):
-            pass
-        for entry in store.entries():
-            if entry.name not in known:
-                with contextlib.suppress(NsboxError, OSError):
-                    lifecycle.remove(entry.name, force=True)
-    finally:
-        os._exit(0)
+class _Keeper:
+    """Holds the copy until the command has ended, however that was; then clears away.
+
+    Args:
+        real, here: the records, and where their copy is to be; "" if it is made already.
+        parts: the pods that somebody is to stand in for, or None: then no other pod is touched.
+        seen: how the network was that we are in a copy of, and loose_fd what enter() gave for it.
+    """
+
+    def __init__(
+        self, real: str, here: str, parts: Sequence[standins.Part] | None, seen: copied.Seen | None,
+        loose_fd: int,
+    ) -> None:  # fmt: skip
+        self._real, self._here, self._parts, self._seen, self._loose_fd = real, here, parts, seen, loose_fd
+        self._doubles: list[standins.Double] = []
+
+    def keep(self, said_w: int, over_r: int) -> NoReturn:
+        """The life of the process. A signal to all that a terminal runs is for the command alone."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, process.ENDING_SIGNALS)
+        try:
+            try:
+                said = self._begin()
+            except NsboxError as err:
+                said = {"error": trouble.encode(err).decode()}
+            view = memoryview(json.dumps(said).encode())
+            while view:
+                view = view[os.write(said_w, view) :]
+            os.close(said_w)
+            known = _known() if "error" not in said else frozenset()
+            while os.read(over_r, 1):
+                pass
+            standins.end(self._doubles)
+            if "error" not in said:
+                _remove_all_but(known)
+        finally:
+            os._exit(0)
+
+    def _begin(self) -> dict[str, Any]:
+        """Who stands in comes first: in the user namespace of the copy there is no right to a pod."""
+        for part in self._parts or ():
+            self._doubles.append(standins.make(part, with_mounts=self._seen is not None))
+        if self._here:
+            _set_up(self._real, self._here)
+            os.environ["NSBOX_STATE"] = f"{self._here}/state"
+            owners.TOP = f"{self._here}/owners"
+        if self._parts is None:
+            _forget_ties()
+        _known()
+        played: dict[int, int] = {}
+        for double in self._doubles:
+            played |= standins.write_down(double)
+        if self._seen is not None:
+            looked_at = {one.part.pid: one.pidfd for one in self._doubles if one.part.pid in self._seen.links}
+            podlinks.Copies(self._seen.links, self._seen.ways, copied.HOST, self._loose_fd).furnish(looked_at)
+        return {"pids": list(played.items()), "ids": list(standins.mirrored(self._doubles).items()),
+                "pods": {double.part.record.name: double.pid for double in self._doubles}}  # fmt: skip
+
+
+def _remove_all_but(known: frozenset[str]) -> None:
+    for entry in store.entries():
+        if entry.name not in known:
+            with contextlib.suppress(NsboxError, OSError):
+                lifecycle.remove(entry.name, force=True)
 
 
 def _known() -> frozenset[str]:

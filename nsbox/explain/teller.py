@@ -130,7 +130,7 @@ class Teller(syscalls.Listener):
         self.fds = (self._log_fd, where.proc_fd, *(out.fds if out is not None else ()))
         self._task, self._who = self._next(_TASKS_AT) - 1, who
         self._bearing, self._child = "", -1
-        self._where, self._goal = namespaces.ids_of("self"), dict[str, int]()
+        self._where, self._goal = where.meant(namespaces.ids_of("self")), dict[str, int]()
         self._unshown: Told | None = None
         self._executing, self._places = 0, dict[str, str]()
         self._opened: dict[int, str] = {}  # where openat2 led to, for when there is no /proc that knows us
@@ -239,7 +239,7 @@ class Teller(syscalls.Listener):
         return number
 
     def _told(self, number: int, call: str, args: tuple[object, ...], result: int, code: int) -> Told:
-        doing = self._bearing or syscalls.purpose
+        doing, args = self._bearing or syscalls.purpose, where.meant_args(call, args)
         places = self._places
         net = self._networks.of(call, args, places, self._where.get("net", 0))
         return Told(

@@ -20,6 +20,27 @@ _SIOCGIFNAME, _SIOCGSKNS = 0x8910, 0x894C  # linux/sockios.h
 _readlink, _open = os.readlink, os.open
 proc_fd = -1  # the /proc that the command is in: one that came later may not know us
 _ioctl = fcntl.ioctl
+# In a rehearsal: processes and namespaces that play a part, and those whose part it is.
+_pids: dict[int, int] = {}
+_ids: dict[int, int] = {}
+
+
+def cast(pids: Mapping[int, int], ids: Mapping[int, int]) -> None:
+    """Tell of these processes and namespaces as if they were those that they stand in for."""
+    _pids.update(pids)
+    _ids.update(ids)
+
+
+def meant(ids: Mapping[str, int]) -> dict[str, int]:
+    """The namespaces of a process, as they are told: those that are stood in for."""
+    return {kind: _ids.get(number, number) for kind, number in ids.items()}
+
+
+def meant_args(call: str, args: tuple[object, ...]) -> tuple[object, ...]:
+    """The arguments of a call, as they are told."""
+    if call == "pidfd_open" and isinstance(args[0], int):
+        return (_pids.get(args[0], args[0]), *args[1:])
+    return args
 
 
 class Networks:
@@ -46,7 +67,7 @@ class Networks:
             return {}
         found = {f"link {number}": _name_of(args[0], number) for number in netlink.links_of(message)}
         if (fd := netlink.peer_fd(message)) is not None:
-            found["netns"] = str(self._who.get(os.fstat(fd).st_ino, -1))
+            found["netns"] = str(self._who.get(_id_of(fd), -1))
         return {key: value for key, value in found.items() if value}
 
     def of(self, call: str, args: Sequence[Any], places: Mapping[str, str], here: int) -> list[int]:
@@ -70,9 +91,14 @@ def _namespace_of(fd: int) -> int:
     except OSError:
         return 0
     try:
-        return os.fstat(ns_fd).st_ino
+        return _id_of(ns_fd)
     finally:
         os.close(ns_fd)
+
+
+def _id_of(ns_fd: int) -> int:
+    number = os.fstat(ns_fd).st_ino
+    return _ids.get(number, number)
 
 
 def _name_of(fd: int, index: int) -> str:
@@ -94,7 +120,7 @@ def here() -> dict[str, int]:
                 break
             except OSError:
                 continue
-    return found
+    return meant(found)
 
 
 def goal(fd: Any, flags: Any) -> dict[str, int]:
@@ -103,9 +129,9 @@ def goal(fd: Any, flags: Any) -> dict[str, int]:
     try:
         place = behind(fd)
         if not place.startswith("pidfd:"):
-            return {name: os.fstat(fd).st_ino for name in names}
+            return {name: _id_of(fd) for name in names}
         found = namespaces.ids_of(place.removeprefix("pidfd:"))
-        return {name: number for name, number in found.items() if name in names}
+        return meant({name: number for name, number in found.items() if name in names})
     except (OSError, ValueError):
         return {}
 
@@ -123,9 +149,13 @@ def behind(fd: object) -> str:
     """The path that the kernel has for a descriptor, "pidfd:4711" for a pidfd, or ""."""
     try:
         place = _readlink(f"self/fd/{fd}", dir_fd=proc_fd)
+        if place.startswith(_A_NET):
+            number = int(place.removeprefix(_A_NET).rstrip("]"))
+            return f"{_A_NET}{_ids.get(number, number)}]"
         if place != _PIDFD:
             return place
         with open(_open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd), "rb") as file:
-            return "pidfd:" + next(line.split()[1].decode() for line in file if line.startswith(b"Pid:"))
+            pid = next(int(line.split()[1]) for line in file if line.startswith(b"Pid:"))
+            return f"{_A_PIDFD}{_pids.get(pid, pid)}"
     except (OSError, StopIteration):
         return ""

@@ -18,12 +18,21 @@ def remember(dir_fd: int, file: str, pid: int) -> None:
     write_json(dir_fd, file, {"helper": list(process.identify(pid))})
 
 
+def written(dir_fd: int, file: str) -> process.Identity | None:
+    """Who is written down, running or not."""
+    try:
+        boot_id, pid, start_time = read_json(dir_fd, file)["helper"]
+        return process.Identity(str(boot_id), int(pid), int(start_time))
+    except (FileNotFoundError, CorruptFile, KeyError, TypeError, ValueError):
+        return None
+
+
 def find(dir_fd: int, file: str) -> int | None:
     """A pidfd of the helper, or None if it does not run."""
     try:
-        boot_id, pid, start_time = read_json(dir_fd, file)["helper"]
-        return process.open_process(process.Identity(str(boot_id), int(pid), int(start_time)))
-    except (FileNotFoundError, CorruptFile, ProcessLookupError, KeyError, TypeError, ValueError):
+        who = written(dir_fd, file)
+        return None if who is None else process.open_process(who)
+    except ProcessLookupError:
         return None
 
 

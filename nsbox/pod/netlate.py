@@ -58,19 +58,19 @@ def _mount(target: str, tree_fd: int, places: rootfs.Places, fdinfo_fd: int) -> 
     try:
         target = netnames.follow(places.root_fd, target)
         parent_fd = mounts.open_in_root(places.root_fd, target.rpartition("/")[0] or "/", os.O_PATH | os.O_DIRECTORY)
-        if _mount_id(fdinfo_fd, parent_fd) != _mount_id(fdinfo_fd, places.root_fd):
+        if mount_id(fdinfo_fd, parent_fd) != mount_id(fdinfo_fd, places.root_fd):
             places = places._replace(make=False)  # nothing of ours in somebody's volume
         place_fd = places.open(target, is_dir=False)
     except OSError:
         return False
-    taken = _mount_id(fdinfo_fd, place_fd) != _mount_id(fdinfo_fd, parent_fd)
+    taken = mount_id(fdinfo_fd, place_fd) != mount_id(fdinfo_fd, parent_fd)
     if taken or not stat.S_ISREG(os.fstat(place_fd).st_mode):
         return False
     mounts.attach(tree_fd, place_fd)
     return True
 
 
-def _mount_id(fdinfo_fd: int, fd: int) -> str:
+def mount_id(fdinfo_fd: int, fd: int) -> str:
     """The number of the mount that a file lies on. See proc_pid_fdinfo(5)."""
     info_fd = os.open(str(fd), os.O_RDONLY, dir_fd=fdinfo_fd)
     try:

@@ -17,7 +17,7 @@ from .netattach import Running
 from .netrecord import Nat
 
 _NAME = b"nsbox:nat"
-_FILE = "netnat.json"  # who waits for the pod's end
+FILE = "netnat.json"  # who waits for the pod's end
 
 
 def check(ports: Sequence[Port], net: str | None = None) -> None:
@@ -84,7 +84,7 @@ def drop(name: str, ports: Sequence[Port]) -> None:
         networld.settle(nets_fd)
         netend.forget_flows(gone)
         if not left:
-            helper.end(held.fd, _FILE)
+            helper.end(held.fd, FILE)
 
 
 def _same(nat: Nat, port: Port) -> bool:
@@ -117,7 +117,7 @@ def _keep(dir_fd: int, pod_pidfd: int) -> None:
 
     Killed, it leaves them to the next command, as everything does.
     """
-    if helper.runs(dir_fd, _FILE):
+    if helper.runs(dir_fd, FILE):
         return
     told_r, told_w = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
@@ -131,7 +131,7 @@ def _keep(dir_fd: int, pod_pidfd: int) -> None:
     os.close(told_w)
     os.waitpid(middle, 0)
     try:
-        helper.remember(dir_fd, _FILE, int(os.read(told_r, 32)))
+        helper.remember(dir_fd, FILE, int(os.read(told_r, 32)))
     except (OSError, ValueError) as err:
         raise NsboxError("cannot leave a process that takes the rules away when the pod ends") from err
     finally:

@@ -22,7 +22,7 @@ from ..ports import Port
 from ..privilege import rights
 from . import portfile, store, target
 
-_SOCKET = "ports"
+SOCKET = "ports"
 _KILL_TIMEOUT_S = 5.0
 
 
@@ -91,7 +91,7 @@ def _serve(dir_fd: int, known: portfile.Ports, bound: Sequence[Listening], pod_p
     try:
         if serving is not None:
             portfile.write(dir_fd, known._replace(rows=rows))
-            control.add(dir_fd, _SOCKET, [*again, *bound])
+            control.add(dir_fd, SOCKET, [*again, *bound])
         else:
             _start(dir_fd, rows, [*again, *bound], pod_pidfd)
     finally:
@@ -109,7 +109,7 @@ def _start(
         portfile.write(dir_fd, portfile.Ports(tuple(rows), who))
 
     try:
-        with control.bind(dir_fd, _SOCKET) as desk:
+        with control.bind(dir_fd, SOCKET) as desk:
             started = proxy.start(
                 bound, pod_pidfd, desk.fileno(), confine=rights.give_up_all, before_go=remember
             )
@@ -181,7 +181,7 @@ def _close_unknown(dir_fd: int, known: portfile.Ports) -> None:
     wanted = set(known.rows)
     unknown = [forward for forward in _serving(dir_fd, known) or () if forward not in wanted]
     if unknown:
-        control.remove(dir_fd, _SOCKET, unknown)
+        control.remove(dir_fd, SOCKET, unknown)
 
 
 def _match(name: str, ports: Iterable[Port], published: Collection[Forward]) -> list[Forward]:
@@ -224,7 +224,7 @@ def published(name: str) -> list[dict[str, Any]]:
 def _clients(dir_fd: int) -> dict[Forward, int]:
     """How many clients each port has that the proxy serves; nothing where it was killed."""
     try:
-        return {one.forward: one.clients for one in control.status(dir_fd, _SOCKET)}
+        return {one.forward: one.clients for one in control.status(dir_fd, SOCKET)}
     except NsboxError:
         return {}
 
@@ -232,7 +232,7 @@ def _clients(dir_fd: int) -> dict[Forward, int]:
 def _serving(dir_fd: int, known: portfile.Ports) -> list[Forward] | None:
     """What the proxy serves now; None if it is gone. Raises NsboxError: it is there and does not answer."""
     try:
-        return [one.forward for one in control.status(dir_fd, _SOCKET)]
+        return [one.forward for one in control.status(dir_fd, SOCKET)]
     except NsboxError:
         if known.proxy is not None and _runs(known.proxy):
             raise
