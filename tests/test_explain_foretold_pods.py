@@ -99,8 +99,8 @@ def laid_once(told: list[dict[str, object]]) -> list[dict[str, object]]:
 
     Which number that gives next depends on all links that ever were in a network, and nobody can ask for it.
     """
-    again = [at for at, one in enumerate(told[:-1]) if "RTM_DELLINK" in str(one["text"]) and "RTM_NEWLINK" in str(told[at + 1]["text"])
-             and " index " in str(told[at + 1]["by_hand"])]  # fmt: skip
+    pairs = enumerate(zip(told, told[1:]))
+    again = [at for at, (one, two) in pairs if "RTM_DELLINK" in str(one["text"]) and " index " in str(two["by_hand"])]
     return [one for at, one in enumerate(told) if at not in again and at - 1 not in again]
 
 
@@ -194,7 +194,7 @@ def test_ports_by_nat_are_foretold(lab):
 
 @pytest.mark.slow
 def test_bridges_that_are_gone_are_foretold_to_come_back(lab):
-    """Red when: copied.look() leaves out the pods."""
+    """Red when: stage() asks for no stand-ins of pods that have links: then their cables are really laid again."""
     for name in ("web", "bare"):
         lab.nsbox("net", "connect", name, "lan", check=True)
     rows = json.loads(lab.run(["ip", "-j", "link", "show", "type", "bridge"], check=True).stdout)
@@ -234,7 +234,7 @@ def test_the_script_of_a_rehearsal_connects_by_hand(lab):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["publish web 8080:80", "net connect web lan", "net link web bare", "net reload"])
+@pytest.mark.parametrize("line", ["publish web 8080:80", "net connect web lan", "net reload"])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_a_rehearsal_that_is_cut_off_leaves_nothing(lab, line, signum):
     """At whatever moment: those who stand in end with the keeper, and it with the command.
@@ -246,10 +246,10 @@ def test_a_rehearsal_that_is_cut_off_leaves_nothing(lab, line, signum):
     inside, before = insides(lab), lab.snapshot()
     words = line.split()
     at = 2 if words[0] in GROUPS else 1
-    for moment in range(6):
+    for moment in range(4):
         command = lab.nsbox_popen(*words[:at], "--dry-run", *words[at:])
         for number, _ in enumerate(until(20, pause=0.05)):
-            if number >= 4 * moment:
+            if number >= 8 * moment:
                 break
         command.send_signal(signum)
         command.communicate(timeout=30)

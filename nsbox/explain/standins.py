@@ -175,7 +175,8 @@ def _change_namespaces(part: Part, with_mounts: bool) -> None:
     """Root has the right to all that is the pod's; its owner gets it in the pod's user namespace."""
     pidfd, kinds = os.pidfd_open(part.pid), CloneFlag.CLONE_NEWNET
     fdinfo_fd = os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    root_fd = os.open(f"/proc/{part.pid}/root", os.O_PATH | os.O_DIRECTORY) if with_mounts and part.record.chroot else -1
+    chroots = with_mounts and part.record.chroot
+    root_fd = os.open(f"/proc/{part.pid}/root", os.O_PATH | os.O_DIRECTORY) if chroots else -1
     source = os.stat(part.record.rootfs).st_dev if with_mounts and part.record.rootfs else -1
     if os.geteuid() != 0 and part.ids.get("user") != namespaces.ids_of("self").get("user"):
         namespaces.join(pidfd, frozenset({"user"}))
