@@ -32,7 +32,6 @@ REFUSED = {
     "explain": "there is no verb",
     "explain ls": "it changes nothing",
     "explain net ls": "it changes nothing",
-    "explain rootfs build busybox": "depends on what it finds",
     "explain nothing": "cannot find a verb",
     "explain prune": "depends on what it finds",
     "explain --json": "there is no verb",

@@ -33,10 +33,10 @@ While it acts a verb tells the same:
   sudo nsbox create web --net bridge --explain
   nsbox rootfs build busybox --events -
 
-It is VERB --dry-run, for all verbs that act but rootfs and prune. Of stop, kill and rm it says
-who would get which signal. The others are rehearsed: really done, told, and taken away again; no
-command of yours is executed, the host's network is a copy, and for a pod that runs somebody
-stands in. VERB --explain does it and tells.
+It is VERB --dry-run, for all verbs that act but prune. Of stop, kill and rm it says who would get
+which signal, of rootfs which programs would be run. The others are rehearsed: really done, told,
+and taken away again; no command of yours is executed, the host's network is a copy, and for a pod
+that runs somebody stands in. VERB --explain does it and tells.
 
 error CALL ERRNO [ARGUMENT]: what the manual pages know as the reason, each held against this shell.
 ARGUMENT is CLONE_ flags, a PID of setns, a path, a type of file system, ADDRESS:PORT, or a map's

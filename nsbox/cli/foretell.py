@@ -17,6 +17,7 @@ from .explain import failing, listening, write_down
 Act = Callable[[argparse.Namespace], int]
 
 _PUBLISH, _UNPUBLISH = "nsbox.cli.publish:run", "nsbox.cli.publish:undo"
+_END, _ROOTFS = "nsbox.cli.end:", "nsbox.cli.rootfs:"
 _NET = "nsbox.cli.net:"
 
 
@@ -25,11 +26,14 @@ def tell(act: Act, args: argparse.Namespace) -> int:
     if args.step or args.explain:
         raise SpecError("cannot tell it before and while it is done: --dry-run stands without --explain and --step")
     screen = None if "-" in (args.sh, args.events) else text.Screen(1)
-    if args.handler.startswith("nsbox.cli.end:"):
-        told = _planned(args)
-        if screen is not None:
-            screen.planned(told)
-        write_down(args, told)
+    if args.handler.startswith((_END, _ROOTFS)):
+        told: list[Told] = []
+        try:
+            told = _planned(args)
+            if screen is not None:
+                screen.planned(told)
+        finally:
+            write_down(args, told)
         _check(screen)
         return 0
     return _rehearse(act, args, screen)
@@ -39,6 +43,15 @@ def _planned(args: argparse.Namespace) -> list[Told]:
     from ..explain.plans import Plan
 
     plan = Plan()
+    if args.handler.startswith(_ROOTFS):
+        from ..images import foretell
+        from .rootfs import packages
+
+        if args.handler.endswith(":run_rm"):
+            plan.build(foretell.of_removal(args.names))
+        else:
+            plan.build(foretell.of_build(args.recipe, include=packages(args), force=args.force))
+        return plan.told
     if args.handler.endswith(":kill"):
         for target in args.targets:
             plan.kill(target, parse.parse_signal(args.signal))

@@ -42,7 +42,7 @@ def add_parser(verbs: Any) -> None:
     below = group.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     build = options.verb(below, "build", "build a root file system from a recipe", _BUILD_HELP, "rootfs:run_build",
-                         acts=True)
+                         foretold=True)
     build.add_argument("recipe", metavar="NAME|DIR", help="a recipe's name, or a folder with one")
     build.add_argument("--include", metavar="PKG,PKG", action="append", default=[],
                        help="more Debian packages (may be repeated)")
@@ -52,7 +52,7 @@ def add_parser(verbs: Any) -> None:
     ls = options.verb(below, "ls", "list the root file systems", _LS_HELP, "rootfs:run_ls")
     ls.add_argument("--json", action="store_true", help="answer in JSON")
 
-    rm = options.verb(below, "rm", "remove root file systems", _RM_HELP, "rootfs:run_rm", acts=True)
+    rm = options.verb(below, "rm", "remove root file systems", _RM_HELP, "rootfs:run_rm", foretold=True)
     rm.add_argument("names", metavar="NAME", nargs="+")
 
 
@@ -65,14 +65,18 @@ def run_build(args: argparse.Namespace) -> int:
     """Build one entry; print the path of its tree."""
     from ..images.build import build
 
-    packages = [name for words in args.include for name in words.split(",") if name]
     with _progress() as step:
-        entry = build(args.recipe, include=packages, force=args.force, step=step)
+        entry = build(args.recipe, include=packages(args), force=args.force, step=step)
     if args.json:
         _print_json(_described(entry))
     else:
         print(entry.path)
     return 0
+
+
+def packages(args: argparse.Namespace) -> list[str]:
+    """The words of --include."""
+    return [name for words in args.include for name in words.split(",") if name]
 
 
 def run_ls(args: argparse.Namespace) -> int:

@@ -1,12 +1,15 @@
-"""What stop, kill and rm would do, worked out without doing it.
+"""What stop, kill and rm, and a build would do, worked out without doing it.
 
 The processes are looked up as the verbs do; which of them obey is their own affair, so what
 depends on that is told with its condition.
 """
 
+import os
 import signal
+from collections.abc import Iterable
 
 from ..errors import NsboxError
+from ..images import foretell
 from ..pod import ending, rivals, store, target
 from . import catalogue
 from .teller import Told
@@ -17,6 +20,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.told: list[Told] = []
+        self._tasks = 0
 
     def end(self, name: str, *, force: bool, grace_s: float | None) -> None:
         """What ends a pod.
@@ -53,6 +57,22 @@ class Plan:
                 self._signal(pid, signum)
         finally:
             found.close()
+
+    def build(self, steps: Iterable[foretell.Step]) -> None:
+        """What makes or removes a root file system."""
+        for step in steps:
+            if step.env is None:
+                self._call("store", 0, "rename", tuple(step.words), step.doing)
+                continue
+            self._tasks += 1
+            self._call("store", 0, "vfork", (step.words, step.env, ""), "child", child=self._tasks)
+            args = (step.words[0], step.words, step.env, "")
+            self._call(os.path.basename(step.words[0]), self._tasks, "execve", args, step.doing)
+
+    def _call(self, who: str, task: int, call: str, args: tuple[object, ...], doing: str, *, child: int = -1) -> None:
+        told = Told(len(self.told) + 1, task, who, call, catalogue.written(call, args), 0, "", doing,
+                    catalogue.why(call, args, doing), catalogue.man(call, args, ""), list(args), {}, child)  # fmt: skip
+        self.told.append(told)
 
     def _signal(self, pid: int, signum: int, condition: str = "") -> None:
         shown = catalogue.written("pidfd_send_signal", (0, signum, None, 0)).replace("(0,", f"(pidfd of {pid},")

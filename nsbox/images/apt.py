@@ -10,6 +10,7 @@ import subprocess
 
 from . import command, tree
 
+CONFIG_DUMP = ["apt-config", "dump"]
 LENT_CONF = "zz-nsbox-lent"
 _ETC = "/etc/apt"
 # "sid" is not among them: os-release(5) gives it the name of testing, and the two do not mix.
@@ -44,6 +45,16 @@ def lend_sources(work: str, release: str) -> list[str]:
     Other vendors' entries stay out: nothing of theirs was asked for, and one broken one
     would end the build.
     """
+    paths = []
+    for path, text in lent_sources(work, release).items():
+        paths.append(path)
+        with open(path, "w", encoding="utf-8", opener=_private) as file:
+            file.write(text)
+    return paths
+
+
+def lent_sources(work: str, release: str) -> dict[str, str]:
+    """The scratch files of :func:`lend_sources`, and what is written to each."""
     texts = {"list": "", "sources": ""}
     for path in _source_files():
         try:
@@ -55,13 +66,7 @@ def lend_sources(work: str, release: str) -> list[str]:
             texts["list"] += "".join(f"{line}\n" for line in debian_lines(text, release))
         else:
             texts["sources"] += "".join(f"{part}\n\n" for part in debian_stanzas(text, release))
-    paths = []
-    for kind, text in texts.items():
-        if text:
-            paths.append(os.path.join(work, f"debian.{kind}"))
-            with open(paths[-1], "w", encoding="utf-8", opener=_private) as file:
-                file.write(text)
-    return paths
+    return {os.path.join(work, f"debian.{kind}"): text for kind, text in texts.items() if text}
 
 
 def debian_lines(text: str, release: str) -> list[str]:
@@ -150,7 +155,7 @@ def _is_debian(suites: list[str], components: list[str], release: str) -> bool:
 def _config_dump() -> list[str]:
     try:
         done = subprocess.run(
-            ["apt-config", "dump"], env=command.environment(), stdin=subprocess.DEVNULL,
+            CONFIG_DUMP, env=command.environment(), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="replace", check=False,
         )
     except OSError:

@@ -11,6 +11,7 @@ from ..errors import NsboxError, SpecError
 from . import busybox, command, debian, entries, recipe, tree
 
 Step = Callable[[str], None]
+WRITING = "writing to the disk"
 
 
 def build(
@@ -30,11 +31,7 @@ def build(
         SpecError: the recipe or a package name is wrong; nothing was touched.
         NsboxError: the entry exists already, or the build failed; nothing is left.
     """
-    made_of = recipe.find(name_or_dir)
-    packages = recipe.check_packages((*made_of.include, *include))
-    if packages and made_of.kind != "mmdebstrap":
-        raise SpecError(f"cannot include packages: a {made_of.kind} root file system has none")
-    entries.refuse_existing(made_of.name, force=force)
+    made_of, packages = wanted(name_or_dir, include, force=force)
     with entries.workplace(made_of.name) as place:
         try:
             meta = _make(made_of, packages, place, step)
@@ -43,6 +40,16 @@ def build(
         except OSError as err:
             raise NsboxError(f"cannot build rootfs '{made_of.name}'") from err
     return entries.Entry(made_of.name, path, meta)
+
+
+def wanted(name_or_dir: str, include: Iterable[str], *, force: bool) -> tuple[recipe.Recipe, tuple[str, ...]]:
+    """The recipe and all of its packages. Raises as :func:`build` does before anything is touched."""
+    made_of = recipe.find(name_or_dir)
+    packages = recipe.check_packages((*made_of.include, *include))
+    if packages and made_of.kind != "mmdebstrap":
+        raise SpecError(f"cannot include packages: a {made_of.kind} root file system has none")
+    entries.refuse_existing(made_of.name, force=force)
+    return made_of, packages
 
 
 def _make(
@@ -59,9 +66,9 @@ def _make(
     if os.path.isdir(own_files):
         step("copying the recipe's own files")
         tree.overlay(own_files, root)
-    step("writing to the disk")
+    step(WRITING)
     # After a power cut a renamed directory must not hold files without content: syncfs(2).
-    subprocess.run(["sync", "-f", root], env=command.environment(), stdin=subprocess.DEVNULL, check=False)
+    subprocess.run(sync(root), env=command.environment(), stdin=subprocess.DEVNULL, check=False)
     return {
         "recipe": made_of.name,
         "kind": made_of.kind,
@@ -72,6 +79,11 @@ def _make(
         "arch": os.uname().machine,
         "nsbox": _version(),
     }
+
+
+def sync(root: str) -> list[str]:
+    """What writes a tree to the disk. See sync(1)."""
+    return ["sync", "-f", root]
 
 
 def _version() -> str:

@@ -67,6 +67,12 @@ def _is_safe(directory: str) -> bool:
         path = os.path.dirname(path)
 
 
+def line_of(argv: Sequence[str], *, own_world: bool = True) -> list[str]:
+    """What is executed to run a tool as :func:`run` does."""
+    world = (*(() if os.geteuid() == 0 else _OWN_USERS), *_OWN_WORLD) if own_world else ()
+    return [*_DIE_WITH_ME, *world, *argv]
+
+
 def run(
     argv: Sequence[str], env: Mapping[str, str], lock_fd: int, on_line: LineHandler,
     *, cwd: str, own_world: bool = True,
@@ -80,10 +86,9 @@ def run(
     Raises:
         NsboxError: the tool cannot be started.
     """
-    world = (*(() if os.geteuid() == 0 else _OWN_USERS), *_OWN_WORLD) if own_world else ()
     try:
         process = subprocess.Popen(
-            [*_DIE_WITH_ME, *world, *argv], cwd=cwd, env=env, umask=0o022,
+            line_of(argv, own_world=own_world), cwd=cwd, env=env, umask=0o022,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=(lock_fd,), start_new_session=True,  # Ctrl-C is ours to handle
         )

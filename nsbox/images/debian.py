@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import NsboxError
 from ..words import printable
@@ -24,6 +24,7 @@ _SLIM = (
     "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*",
     "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*",
 )
+_TOOLS, _STAYS = "making the tree with the tools", "making the tree that stays"
 _Origin = tuple[str, list[str], str]
 # The last words of mmdebstrap only repeat that the command before failed.
 _ECHO = re.compile(r"(setup failed|mmdebstrap failed|.*-oAPT::Status-Fd)")
@@ -37,25 +38,18 @@ def make(
     Raises:
         NsboxError: no mmdebstrap, no network, no such package, no space, ...
     """
-    if not shutil.which("mmdebstrap", path=command.environment()["PATH"]):
-        why = f"cannot build rootfs '{place.name}': mmdebstrap is not installed"
-        raise NsboxError(why, hint="apt-get install mmdebstrap")
+    _require_program(place.name)
     root = os.path.join(place.entry, "rootfs")
-    origin = _origin(recipe, place.work)
+    origin = _origin(recipe, place.work, apt.lend_sources)
     suite, _, own_mirror = origin
-    lend = f'cp {shlex.quote(apt.lend_conf(place.work))} "$1"/etc/apt/apt.conf.d/'
-    options = [f"--variant={recipe.variant}", f"--setup-hook={lend}"]
-    if recipe.slim == "yes":
-        options += [f"--dpkgopt={choice}" for choice in _SLIM]
+    options = _options(recipe, apt.lend_conf(place.work))
     if recipe.stage:
-        build = stage.hook_that_builds(recipe.stage, recipe.folder, place)
-        step("making the tree with the tools")
-        # Nobody needs the stage after a power cut.
-        more = (*options, "--dpkgopt=force-unsafe-io", f"--customize-hook={build}")
-        _bootstrap(stage.root_of(place), recipe.stage.include, more, origin, place, step)
+        more = _options_of_stage(options, stage.hook_that_builds(recipe.stage, recipe.folder, place))
+        step(_TOOLS)
+        _bootstrap(_argv(stage.root_of(place), recipe.stage.include, more, origin), place, step)
         options.append(f"--customize-hook={stage.hook_that_copies(place)}")
-        step("making the tree that stays")
-    _bootstrap(root, packages, options, origin, place, step)
+        step(_STAYS)
+    _bootstrap(_argv(root, packages, options, origin), place, step)
     step("taking the lent apt settings back")
     apt.leave_public_sources(root, suite, own_mirror)
     for name in ("etc/hostname", "etc/resolv.conf"):  # the host's, copied in by mmdebstrap
@@ -63,29 +57,64 @@ def make(
     return suite
 
 
-def _bootstrap(
-    root: str, packages: Iterable[str], options: Iterable[str], origin: _Origin,
-    place: entries.Workplace, step: LineHandler,
-) -> None:
-    """Let mmdebstrap make the tree `root`."""
+def foretold(recipe: Recipe, packages: tuple[str, ...], place: entries.Workplace) -> Iterator[tuple[str, list[str]]]:
+    """What :func:`make` would run, in its order: what for, and the words. Nothing is written.
+
+    Raises:
+        NsboxError: no mmdebstrap.
+    """
+    _require_program(place.name)
+    origin = _origin(recipe, place.work, lambda work, release: list(apt.lent_sources(work, release)))
+    yield "", apt.CONFIG_DUMP
+    options, doing = _options(recipe, os.path.join(place.work, apt.LENT_CONF)), ""
+    if recipe.stage:
+        more = _options_of_stage(options, stage.foretold_hook(recipe.stage, recipe.folder, place))
+        yield _TOOLS, command.line_of(_argv(stage.root_of(place), recipe.stage.include, more, origin))
+        options.append(f"--customize-hook={stage.hook_that_copies(place)}")
+        doing = _STAYS
+    yield doing, command.line_of(_argv(os.path.join(place.entry, "rootfs"), packages, options, origin))
+
+
+def _require_program(name: str) -> None:
+    if not shutil.which("mmdebstrap", path=command.environment()["PATH"]):
+        why = f"cannot build rootfs '{name}': mmdebstrap is not installed"
+        raise NsboxError(why, hint="apt-get install mmdebstrap")
+
+
+def _options(recipe: Recipe, lent_conf: str) -> list[str]:
+    lend = f'cp {shlex.quote(lent_conf)} "$1"/etc/apt/apt.conf.d/'
+    slim = [f"--dpkgopt={choice}" for choice in _SLIM] if recipe.slim == "yes" else []
+    return [f"--variant={recipe.variant}", f"--setup-hook={lend}", *slim]
+
+
+def _options_of_stage(options: list[str], build: str) -> list[str]:
+    """Nobody needs the stage after a power cut."""
+    return [*options, "--dpkgopt=force-unsafe-io", f"--customize-hook={build}"]
+
+
+def _argv(root: str, packages: Iterable[str], options: Iterable[str], origin: _Origin) -> list[str]:
+    """What makes the tree `root`."""
     suite, mirrors, _ = origin
-    argv = ["mmdebstrap", "--mode=root", "--format=directory", *options]
-    if packages := tuple(packages):
-        argv.append(f"--include={','.join(packages)}")
+    more = [f"--include={','.join(packages)}"] if (packages := tuple(packages)) else []
+    return ["mmdebstrap", "--mode=root", "--format=directory", *options, *more, suite, root, *mirrors]
+
+
+def _bootstrap(argv: list[str], place: entries.Workplace, step: LineHandler) -> None:
+    """Let mmdebstrap make a tree."""
     said = _Listener(step)
     env = command.environment(TMPDIR=place.work)  # else a killed one leaves files in /tmp
-    if command.run([*argv, suite, root, *mirrors], env, place.lock_fd, said, cwd=place.work) != 0:
+    if command.run(argv, env, place.lock_fd, said, cwd=place.work) != 0:
         raise said.error(place.name)
 
 
-def _origin(recipe: Recipe, work: str) -> _Origin:
+def _origin(recipe: Recipe, work: str, lend: Callable[[str, str], list[str]]) -> _Origin:
     """(release, where mmdebstrap gets it from: files or an address, the recipe's mirror if used).
 
     No place at all means mmdebstrap's own default, Debian's public mirror.
     """
     release = apt.host_release() if recipe.sources == "host" else ""
     if release:
-        return release, apt.lend_sources(work, release), ""
+        return release, lend(work, release), ""
     return recipe.suite, [recipe.mirror] if recipe.mirror else [], recipe.mirror
 
 

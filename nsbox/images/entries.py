@@ -79,10 +79,7 @@ def remove(names: list[str]) -> None:
     where = store.store_dir()
     if store.check_owner(where):
         sweep()
-    for name in names:
-        if name_fault(name) or not os.path.isdir(os.path.join(where, name)):
-            raise NsboxError(f"no rootfs '{name}'", hint="nsbox rootfs ls shows what there is")
-        tree.refuse_mounts(os.path.join(where, name))
+    refuse_unknown(names)
     for name in dict.fromkeys(names):
         with _locked_store(where):
             try:
@@ -90,6 +87,16 @@ def remove(names: list[str]) -> None:
             except FileNotFoundError:
                 continue  # somebody else removed it
         _delete_held(trash, fd)
+
+
+def refuse_unknown(names: list[str]) -> None:
+    """Raise if one of them is no entry, or something is mounted in it."""
+    where = store.store_dir()
+    store.check_owner(where)
+    for name in names:
+        if name_fault(name) or not os.path.isdir(os.path.join(where, name)):
+            raise NsboxError(f"no rootfs '{name}'", hint="nsbox rootfs ls shows what there is")
+        tree.refuse_mounts(os.path.join(where, name))
 
 
 @contextmanager
@@ -102,8 +109,8 @@ def workplace(name: str) -> Iterator[Workplace]:
     where = _made_store()
     sweep()
     with _locked_store(where):
-        _refuse_second_builder(where, name)
-        path = _new_path(where, "build", name)
+        refuse_second_builder(where, name)
+        path = new_path(where, "build", name)
         os.mkdir(path, 0o700)
         lock_fd = _try_lock(path)
         assert lock_fd is not None, "a new directory, and .lock keeps all others away"
@@ -209,7 +216,8 @@ def _leftovers(where: str) -> Iterator[tuple[str, str, int]]:
                 yield path, match[2], fd
 
 
-def _refuse_second_builder(where: str, name: str) -> None:
+def refuse_second_builder(where: str, name: str) -> None:
+    """Raise if somebody builds it right now."""
     for file_name in os.listdir(where):
         match = _LEFTOVER.fullmatch(file_name)
         if not match or match[1] != "build" or match[2] != name:
@@ -236,7 +244,7 @@ def _try_lock(path: str) -> int | None:
 
 def _put_aside(where: str, name: str) -> tuple[str, int]:
     """Rename the entry to a trash directory; (its path, descriptor that holds its lock)."""
-    path = _new_path(where, "trash", name)
+    path = new_path(where, "trash", name)
     os.rename(os.path.join(where, name), path)
     fd = _try_lock(path)
     if fd is None:
@@ -244,7 +252,8 @@ def _put_aside(where: str, name: str) -> tuple[str, int]:
     return path, fd
 
 
-def _new_path(where: str, kind: str, name: str) -> str:
+def new_path(where: str, kind: str, name: str) -> str:
+    """A name for a directory of one build ("build"), or for an entry on its way out ("trash")."""
     return os.path.join(where, f".{kind}-{name}-{secrets.token_hex(4)}")
 
 

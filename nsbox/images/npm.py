@@ -26,19 +26,27 @@ def lend(work: str, inside: str) -> dict[str, str]:
     Raises:
         OSError: the directory cannot be written to.
     """
+    texts, variables = lent(inside)
+    for name, text in texts.items():
+        _write(work, name, text)
+    return variables
+
+
+def lent(inside: str) -> tuple[dict[str, str], dict[str, str]]:
+    """What :func:`lend` writes, by file, and the variables."""
     settings = _settings()
     own_ca = os.path.expanduser(settings.pop("cafile", "").strip("\"'"))
     lines = [f"{key}={value}\n" for key, value in settings.items() if _LENT.fullmatch(key)]
-    variables = {"NPM_CONFIG_USERCONFIG": f"{inside}/npmrc"}
+    texts, variables = dict[str, str](), {"NPM_CONFIG_USERCONFIG": f"{inside}/npmrc"}
     certificates = _read(own_ca) or _read(_trusted())
     if certificates:
-        _write(work, "ca.pem", certificates)
+        texts["ca.pem"] = certificates
         names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")  # of OpenSSL, and of node's own list
         variables |= dict.fromkeys(names, f"{inside}/ca.pem")
         if own_ca:  # it takes the place of node's list: npm's config(7)
             lines.append(f"cafile={inside}/ca.pem\n")
-    _write(work, "npmrc", "".join(lines))
-    return variables
+    texts["npmrc"] = "".join(lines)
+    return texts, variables
 
 
 def _settings() -> dict[str, str]:

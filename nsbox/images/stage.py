@@ -28,9 +28,18 @@ def hook_that_builds(stage: Stage, folder: str, place: entries.Workplace) -> str
     """
     lent = os.path.join(place.work, "lent")
     os.mkdir(lent, 0o700)
-    variables = {"PATH": _PATH, "HOME": "/root", "RESULT": f"{_INSIDE}/result"}
-    if stage.lend == "npm":
-        variables |= npm.lend(lent, f"{_INSIDE}/lent")
+    return hook_with(stage, folder, place, npm.lend(lent, f"{_INSIDE}/lent") if stage.lend == "npm" else {})
+
+
+def foretold_hook(stage: Stage, folder: str, place: entries.Workplace) -> str:
+    """The same, and nothing is written for it."""
+    return hook_with(stage, folder, place, npm.lent(f"{_INSIDE}/lent")[1] if stage.lend == "npm" else {})
+
+
+def hook_with(stage: Stage, folder: str, place: entries.Workplace, more: dict[str, str]) -> str:
+    """The words of :func:`hook_that_builds`. `more`: variables of what is lent."""
+    lent = os.path.join(place.work, "lent")
+    variables = {"PATH": _PATH, "HOME": "/root", "RESULT": f"{_INSIDE}/result"} | more
     script = shlex.quote(os.path.join(folder, stage.script))
     settings = shlex.join(f"{name}={value}" for name, value in variables.items())
     return f"""set -e
