@@ -138,9 +138,11 @@ def kill(name: str, signum: int) -> int:
 def prune() -> list[str]:
     """Remove what is dead or was cut off, and only that; return the names of the pods removed."""
     removed = []
-    for entry in store.entries():
+    entries = store.entries()
+    copies = rivals.copies(entries)
+    for entry in entries:
         try:
-            if entry.status == "dead" and _prune_dead(entry.name):
+            if entry.status == "dead" and _prune_dead(entry.name, entry.name in copies):
                 removed.append(entry.name)
             elif entry.status == "broken" and create.mend(entry.name):
                 removed.append(entry.name)
@@ -171,9 +173,9 @@ def _tidy_networks() -> None:
     netend.tidy()
 
 
-def _prune_dead(name: str) -> bool:
+def _prune_dead(name: str, is_copy: bool) -> bool:
     with store.lock(name) as held:
-        entry, is_copy = rivals.judged(store.look(name))
+        entry = store.look(name)
         if entry.status != "dead" or entry.record is None or files.newer(held.fd, *_ITS_FILES):
             return False
         if not is_copy:
