@@ -63,6 +63,30 @@ def test_I12_a_copy_of_a_record_is_told_as_such_and_what_it_names_is_left_alone(
     assert not {pause, member} & set(host.processes())
 
 
+def test_I12_a_backup_beside_a_pod_is_no_obstacle_to_any_verb(host: FakeHost) -> None:
+    """Its name is none of a pod. Red when: _names_like() offers it, and a look at it is a SpecError."""
+    create(host, "t")
+    inside(host, 'cp -a "$1/t" "$1/t~"', host.state / "pods")
+    for words in (["inspect", "t"], ["stop", "t"], ["rm", "t"]):
+        assert host.nsbox(*words).returncode == 0, words
+    inside(host, 'rm -r "$1/t~"', host.state / "pods")
+
+
+_VANISHED = """
+from nsbox.pod import rivals, store
+t = store.look("t")
+rivals._names_like = lambda record: iter(["gone"])
+assert rivals.judged(t) == (t, False)
+"""
+
+
+def test_I12_one_that_is_removed_while_it_is_looked_at_is_no_error(host: FakeHost) -> None:
+    """Pods that were made in one moment have one start time. Red when: judged() lets PodNotFound out."""
+    create(host, "t")
+    host.python(_VANISHED, check=True)
+    host.nsbox("rm", "-f", "t", check=True)
+
+
 def test_I12_of_two_pods_with_one_address_the_one_that_has_it_keeps_it(lan: Lan) -> None:
     """Its cable, its rules and its port, too, whatever becomes of the other one.
 
@@ -111,6 +135,19 @@ def test_I12_a_cable_between_two_pods_does_not_go_with_a_third_that_claims_it(la
     lan.serve(b, "0.0.0.0", 80)
     assert lan.reach(a, links["ties"][0]["peer_address"], 80) == "open"
     host.nsbox("rm", "-f", "a", "b", check=True)
+
+
+def test_I12_the_address_of_a_cable_whose_other_pod_died_is_free_for_others(lan: Lan) -> None:
+    """Whoever had it there is not taken for corrupt. Red when: scan() asks contested() about loose ends, too."""
+    host = lan.host
+    pids = {name: create(host, name) for name in "abcd"}
+    host.nsbox("net", "link", "a", "b", check=True)
+    inside(host, 'kill -9 "$1"', pids["b"])
+    while statuses(host)["b"] != "dead":
+        pass
+    host.nsbox("net", "link", "c", "d", check=True)
+    assert all("network_problem" not in about for about in answer(host, "inspect", "a", "c"))
+    host.nsbox("rm", "-f", *pids, check=True)
 
 
 def test_I12_a_port_that_two_records_claim_is_open_for_the_one_whose_proxy_has_it(lan: Lan) -> None:

@@ -78,7 +78,8 @@ def scan() -> World:
             dead.append(entry.record)
         else:
             found.append(LivingPod(entry.record, links))
-    unreadable.update(claims.contested(found))
+    # What a loose end had may have been given to others since, so that it claims nothing.
+    unreadable.update(claims.contested([_without_loose_ends(pod, found) for pod in found]))
     found = [pod for pod in found if pod.record.name not in unreadable]
     return World([_without_loose_ends(pod, found) for pod in found], dead, unreadable)
 

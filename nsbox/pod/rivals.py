@@ -5,8 +5,11 @@ it names is ended or taken away in its name. See claims.py for what leads to pod
 """
 
 import os
+from contextlib import suppress
 from typing import Hashable, Iterator, Sequence
 
+from ..errors import PodNotFound
+from ..spec import name_fault
 from . import statedir, store
 from .record import PodRecord
 from .store import Entry
@@ -59,7 +62,10 @@ def judged(entry: Entry) -> tuple[Entry, bool]:
     """
     if entry.record is None:
         return entry, False
-    others = [store.look(name) for name in _names_like(entry.record)]
+    others: list[Entry] = []
+    for name in _names_like(entry.record):
+        with suppress(PodNotFound):  # removed meanwhile: pods made in one moment look alike from afar
+            others.append(store.look(name))
     original = copies([entry, *others]).get(entry.name)
     if original is None:
         return entry, False
@@ -85,7 +91,9 @@ def _names_like(record: PodRecord) -> Iterator[str]:
     pods_fd = statedir.pods_fd()
     try:
         for name in store.names():
-            if name != record.name and any(word in _raw(pods_fd, name) for word in words):
+            if name == record.name or name_fault(name):  # what is no name of a pod is the backup of somebody
+                continue
+            if any(word in _raw(pods_fd, name) for word in words):
                 yield name
     finally:
         os.close(pods_fd)
