@@ -264,16 +264,38 @@ def test_a_mount_that_another_covers_is_not_seen():
     # After chroot(2) to a directory in the midst of a mount there is none at "/".
     assert list(visible([mount(5, 3, "/proc"), mount(6, 3, "/dev"), mount(7, 6, "/dev/pts")])) == ["/proc", "/dev", "/dev/pts"]
     assert holding("/etc", visible([mount(5, 3, "/proc")])) is None
+    # What is mounted over a root hides nothing from who has that root.
+    over = [mount(2, 1, "/proc", "proc"), mount(1, 9, "/"), mount(3, 1, "/", options="ro"), mount(4, 3, "/dev")]
+    assert {target: one.mount_id for target, one in visible(over).items()} == {"/proc": 2, "/": 1}
 
 
-def test_nothing_is_asked_of_a_file_system_that_a_program_answers_for(tmp_path):
-    """Red when: of_root() looks at the mount of /dev alone, or at that of none."""
+def test_C20_a_mount_over_a_root_hides_nothing_of_it(host):
+    """Red when: _at() goes up at "/" as it does elsewhere: then an open /proc and a root that is written to seem closed."""
+    script = "mount -t tmpfs -o ro none /; : > /written && echo wrote; exec sleep 300"
+    with pod(host, "p", "--rootfs", "busybox"), detached(
+            host, "p", "--privileged", "--rootfs", "busybox", argv=("sh", "-c", script)) as pid:
+        for _ in until(20):
+            if host.nsbox("logs", str(pid), check=True).stdout == "wrote\n":
+                break
+        [facts] = about(host, "p")
+        security = row_of(facts, pid)["security"]
+        assert (security["root_read_only"], "/proc" in security["device_mounts"]) == (False, False)
+        assert "/proc/sys" in security["open"] and "/dev" in security["device_mounts"]
+
+
+def test_nothing_is_asked_of_a_file_system_that_a_program_answers_for(tmp_path, monkeypatch):
+    """Red when: of_root() looks at the mount of /dev alone, at that of none, or goes through one to what is mounted below."""
     (tmp_path / "dev" / "x").mkdir(parents=True)
     root_fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     try:
         for table in ([mount(1, 0, "/", "fuse.sshfs")], [mount(1, 0, "/"), mount(2, 1, "/dev", "fuse")],
                       [mount(1, 0, "/"), mount(2, 1, "/dev"), mount(3, 2, "/dev/x", "autofs")]):  # fmt: skip
             assert nodes.of_root(root_fd, visible(table)) == ([], f"{table[-1].target} is of type {table[-1].fstype}")
+        below = [mount(1, 0, "/"), mount(2, 1, "/dev"), mount(3, 2, "/dev/x", "fuse"), mount(4, 3, "/dev/x/y")]
+        opened = []
+        monkeypatch.setattr(nodes, "_at", lambda _, path, left: opened.append(path) or ())
+        assert nodes.of_root(root_fd, visible(below)) == ([], "/dev/x is of type fuse") and opened == ["/dev"]
+        monkeypatch.undo()
         assert nodes.of_root(root_fd, visible([mount(1, 0, "/"), mount(2, 1, "/dev")])) == ([], "")
     finally:
         os.close(root_fd)

@@ -16,7 +16,8 @@ def visible(entries: Sequence[MountEntry]) -> dict[str, MountEntry]:
     """
     ids = {one.mount_id for one in entries}
     # The parent of what stands at our root is a mount that we do not see: one of no number.
-    below = {(one.parent_id if one.parent_id in ids - {one.mount_id} else -1, one.target): one for one in entries}
+    below = {(one.parent_id if one.parent_id in ids and one.parent_id != one.mount_id else -1, one.target): one
+             for one in entries}  # fmt: skip
     found = {}
     for entry in entries:
         on_top = _at(entry.target, below)
@@ -26,9 +27,14 @@ def visible(entries: Sequence[MountEntry]) -> dict[str, MountEntry]:
 
 
 def _at(path: str, below: dict[tuple[int, str], MountEntry]) -> MountEntry | None:
-    """The mount on top at `path`: walked from the root, as the kernel does."""
-    here, mount_id = None, -1
-    for place in _places(path):
+    """The mount on top at `path`: walked from the root, as the kernel does.
+
+    What stands on the root itself covers nothing of it: a path begins below. Who is on top of another mount
+    at "/" does not have that one in its list.
+    """
+    here = below.get((-1, "/"))
+    mount_id = -1 if here is None else here.mount_id
+    for place in _places(path)[1:]:
         seen = set[int]()
         while (upper := below.get((mount_id, place))) is not None and upper.mount_id not in seen:
             seen.add(upper.mount_id)
@@ -44,4 +50,9 @@ def _places(path: str) -> list[str]:
 
 def holding(path: str, shown: dict[str, MountEntry]) -> MountEntry | None:
     """The one of the visible mounts that `path` is on, or None where its mount is not seen."""
-    return next((shown[place] for place in reversed(_places(path)) if place in shown), None)
+    return next(reversed(passed(path, shown)), None)
+
+
+def passed(path: str, shown: dict[str, MountEntry]) -> list[MountEntry]:
+    """The visible mounts on the way to `path`, the one that it is on last."""
+    return [shown[place] for place in _places(path) if place in shown]

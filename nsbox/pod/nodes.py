@@ -13,7 +13,7 @@ from typing import Any
 from ..linux import mounts, syscalls
 from ..linux.flags import Resolve
 from ..linux.mounts import MountEntry
-from ..linux.mounttree import holding
+from ..linux.mounttree import holding, passed
 
 MOST_ENTRIES = 4096
 _DEEPEST = 8
@@ -42,8 +42,7 @@ def of_root(root_fd: int, shown: dict[str, MountEntry]) -> tuple[list[dict[str, 
         shown: its visible mounts, by target.
     """
     found: dict[str, dict[str, Any]] = {}
-    on_the_way = [one for one in (holding("/", shown), holding("/dev", shown)) if one]
-    if answered := next((one for one in on_the_way if one.fstype.startswith(_ANSWERED_FOR)), None):
+    if answered := _answered_for("/dev", shown):
         return [], f"{answered.target} is of type {answered.fstype}"
     try:
         os.close(mounts.open_in_root(root_fd, "/dev", os.O_PATH, symlinks=False))
@@ -52,14 +51,18 @@ def of_root(root_fd: int, shown: dict[str, MountEntry]) -> tuple[list[dict[str, 
     left, problem = [MOST_ENTRIES], ""
     for start in ["/dev", *sorted(target for target in shown if target.startswith("/dev/"))]:
         one = holding(start, shown)
-        if one and one.fstype.startswith(_ANSWERED_FOR):
-            problem = f"{start} is of type {one.fstype}"
+        if answered := _answered_for(start, shown):  # to what is mounted below, the way leads through it
+            problem = f"{answered.target} is of type {answered.fstype}"
         elif not one or start == "/dev" or "nodev" not in one.options.split(","):
             for path, node in _at(root_fd, start, left):
                 found[path] = _row(path, node)
     if not left[0]:
         problem = f"there are more than {MOST_ENTRIES} entries"
     return [found[path] for path in sorted(found)], problem
+
+
+def _answered_for(path: str, shown: dict[str, MountEntry]) -> MountEntry | None:
+    return next((one for one in passed(path, shown) if one.fstype.startswith(_ANSWERED_FOR)), None)
 
 
 def _row(path: str, node: os.stat_result) -> dict[str, Any]:
