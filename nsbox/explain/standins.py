@@ -10,6 +10,7 @@ of the verb works on it, and where.py tells of it as of the pod. Likewise
 All of them are children of the keeper and end with it, or with who stands in for the pod.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -173,25 +174,33 @@ def _furnish_loopback(spare: bool, v6: bool) -> None:
 
 def _change_namespaces(part: Part, with_mounts: bool) -> None:
     """Root has the right to all that is the pod's; its owner gets it in the pod's user namespace."""
-    pidfd, kinds = os.pidfd_open(part.pid), CloneFlag.CLONE_NEWNET
+    pidfd = _open_pause(part.record)
     fdinfo_fd = os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     chroots = with_mounts and part.record.chroot
     root_fd = os.open(f"/proc/{part.pid}/root", os.O_PATH | os.O_DIRECTORY) if chroots else -1
     source = os.stat(part.record.rootfs).st_dev if with_mounts and part.record.rootfs else -1
     if os.geteuid() != 0 and part.ids.get("user") != namespaces.ids_of("self").get("user"):
         namespaces.join(pidfd, frozenset({"user"}))
-    if with_mounts:
-        namespaces.join(pidfd, frozenset({"mnt"}))
-        if root_fd >= 0:
-            mounts.chroot_into(root_fd)
-        kinds |= CloneFlag.CLONE_NEWNS
     addresses = _addresses_of(part.pid)
-    syscalls.unshare(kinds)
+    syscalls.unshare(CloneFlag.CLONE_NEWNET)
     _furnish_loopback(*addresses)
-    if with_mounts:
-        syscalls.mount_propagation("/", MountFlag.MS_REC | MountFlag.MS_PRIVATE)
-        if part.record.rootfs and os.stat("/").st_dev != source:  # else nothing is made in the tree
-            standroot.cover(netnames.TARGETS.values(), fdinfo_fd)
+    if not with_mounts:
+        return
+    process.seal_imports()  # from here on all paths, those of modules and of /proc too, are the pod's
+    namespaces.join(pidfd, frozenset({"mnt"}))
+    if root_fd >= 0:
+        mounts.chroot_into(root_fd)
+    syscalls.unshare(CloneFlag.CLONE_NEWNS)
+    syscalls.mount_propagation("/", MountFlag.MS_REC | MountFlag.MS_PRIVATE)
+    if part.record.rootfs and os.stat("/").st_dev != source:  # else nothing is made in the tree
+        standroot.cover(netnames.TARGETS.values(), fdinfo_fd)
+
+
+def _open_pause(record: PodRecord) -> int:
+    """A pidfd of the pod's PID 1. Raises OSError: it has ended, and its number may be another's."""
+    if record.pause is None:
+        raise ProcessLookupError(errno.ESRCH, "the process has ended")
+    return process.open_process(record.pause)
 
 
 def write_down(double: Double) -> dict[int, int]:
