@@ -47,13 +47,13 @@ class Entry(NamedTuple):
     problem: str = ""
 
 
-def spare_memory() -> bytearray:
+def spare_memory() -> list[bytes]:
     """What a command that makes something holds until it has to end that again: clear() gives it back.
 
     Where a limit lets a pod be made and no more, it could not be removed. Nobody writes to it, so it is
-    address space alone.
+    address space alone: bytes() asks calloc(3), while bytearray() writes its zeros itself.
     """
-    return bytearray(_SPARE_BYTES)
+    return [bytes(_SPARE_BYTES)]
 
 
 def new_id() -> str:
