@@ -23,9 +23,9 @@ def entry() -> "NoReturn":
     interpreter apart: the two would cost as much as the work itself. What was said is written
     out by then: see front.run().
     """
-    _end_at_interrupt()
     gc.disable()
     try:
+        _end_at_interrupt()
         status = main()
     except (MemoryError, SystemError, ImportError, OSError) as err:
         status = _cannot_start(err)
