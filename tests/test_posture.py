@@ -228,6 +228,25 @@ def test_C20_what_ends_meanwhile_is_no_error(host):
             brief.communicate()
 
 
+# Its first thread ends, and another sleeps on.
+_LEADERLESS = """
+import ctypes, os, threading, time
+threading.Thread(target=time.sleep, args=(300,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
+"""
+
+
+def test_C20_a_process_does_not_hide_by_the_end_of_its_first_thread(host):
+    """The kernel calls it a zombie; a thread of it runs with all rights. Red when: what is in state Z is taken for ended."""
+    with pod(host, "p"), detached(host, "p", "--privileged", argv=(sys.executable, "-I", "-S", "-c", _LEADERLESS)) as pid:
+        for _ in until(20):
+            row = row_of(about(host, "p")[0], pid)
+            if row["state"] == "Z":
+                break
+        assert row["security"]["no_new_privs"] is False and "SYS_ADMIN" in row["security"]["capabilities"]["effective"]
+        assert row["differs"]["seccomp"] == "off" and "SYS_ADMIN" in row["differs"]["more_capabilities"]
+
+
 _LOOK = "import json, sys; from nsbox.pod import posture; print(json.dumps(posture.of_process(int(sys.argv[1]))))"
 
 

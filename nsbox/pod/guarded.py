@@ -24,7 +24,7 @@ def _row(one: inside.Inside, record: PodRecord, detached: Detached, promised: Ro
     pause = record.pause
     is_pause = pause is not None and (pause.pid, pause.start_time) == (one.pid, one.start_time)
     try:
-        security = posture.of_process(one.pid, one.start_time) if one.state != "Z" else None
+        security: Row | None = posture.of_process(one.pid, one.start_time)
     except OSError:
         security = None
     if security is None:

@@ -33,6 +33,7 @@ _LIMITS = {
 }  # fmt: skip
 _LIMIT_NAME_WIDTH = 26
 _SLAVES = range(136, 144)  # majors of pseudo-terminals, see pts(4) and the kernel's devices.txt
+_ENDED = ("Z", "X")
 _IDS = ("real", "effective", "saved", "filesystem")
 
 
@@ -47,11 +48,29 @@ def of_process(pid: int, start_time: int | None = None) -> dict[str, Any]:
     """
     dir_fd = procfs.open_directory(pid)
     try:
-        if start_time is not None and int(process.stat_fields(f"self/fd/{dir_fd}")[19]) != start_time:
+        fields = process.stat_fields(f"self/fd/{dir_fd}")
+        if start_time is not None and int(fields[19]) != start_time:
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
-        return _of_directory(dir_fd)
+        return _of_directory(dir_fd) if fields[0] not in _ENDED else _of_thread(dir_fd)
     finally:
         os.close(dir_fd)
+
+
+def _of_thread(dir_fd: int) -> dict[str, Any]:
+    """That of the first thread that lives: a process whose first thread has ended looks like a zombie, and is none."""
+    for name in sorted(os.listdir(f"/proc/self/fd/{dir_fd}/task"), key=int):
+        try:
+            thread_fd = os.open(f"task/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        except OSError:
+            continue
+        try:
+            if process.stat_fields(f"self/fd/{thread_fd}")[0] not in _ENDED:
+                return _of_directory(thread_fd)
+        except procfs.GONE:
+            continue
+        finally:
+            os.close(thread_fd)
+    raise ProcessLookupError(errno.ESRCH, "the process has ended")
 
 
 def _of_directory(dir_fd: int) -> dict[str, Any]:
