@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.needs_root
 
 SYSCTL = "/proc/sys/net/ipv6/conf/all"
+MEANWHILE = """
 import runpy, subprocess, sys
 from nsbox.explain import standins
 real = standins.parts
@@ -37,3 +38,16 @@ def test_nothing_of_a_pods_own_proc_is_used(host):
     host.nsbox("net", "rm", "lan", check=True)
     assert canary.read_text() == "precious"
     assert done.returncode == 0, done.stderr
+
+
+def test_a_pod_that_comes_meanwhile_is_not_touched(host):
+    """Nobody stands in for it, so it is not to be in the copy.
+
+    Red when: _begin() does not call _refuse_unplayed().
+    """
+    host.nsbox("create", "web", "--rootfs", "busybox", check=True)
+    done = host.python(MEANWHILE)
+    mounts = host.nsbox("join", "late", "--", "cat", "/proc/self/mountinfo", check=True).stdout
+    host.nsbox("rm", "--force", "web", "late", check=True)
+    assert "/etc/hosts" not in mounts and "/etc/resolv.conf" not in mounts
+    assert done.returncode == 125 and "has changed meanwhile" in done.stderr, done.stderr

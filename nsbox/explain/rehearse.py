@@ -64,7 +64,7 @@ def stage(*, covered: bool = False, network: bool = False, pods: Collection[str]
     if keeper == 0:
         os.close(said_r)
         os.close(over_w)
-        _Keeper(real, here, parts if pods is not None else None, seen, loose_fd).keep(said_w, over_r)
+        _Keeper(real, here, parts if pods is not None else None, pods or (), seen, loose_fd).keep(said_w, over_r)
     os.close(said_w)
     os.close(over_r)
     try:
@@ -124,14 +124,16 @@ class _Keeper:
     Args:
         real, here: the records, and where their copy is to be; "" if it is made already.
         parts: the pods that somebody is to stand in for, or None: then no other pod is touched.
+        names: of those that something is done to.
         seen: how the network was that we are in a copy of, and loose_fd what enter() gave for it.
     """
 
     def __init__(
-        self, real: str, here: str, parts: Sequence[standins.Part] | None, seen: copied.Seen | None,
-        loose_fd: int,
+        self, real: str, here: str, parts: Sequence[standins.Part] | None, names: Collection[str],
+        seen: copied.Seen | None, loose_fd: int,
     ) -> None:  # fmt: skip
         self._real, self._here, self._parts, self._seen, self._loose_fd = real, here, parts, seen, loose_fd
+        self._names = names
         self._doubles: list[standins.Double] = []
 
     def keep(self, said_w: int, over_r: int) -> NoReturn:
@@ -166,6 +168,8 @@ class _Keeper:
         if self._parts is None:
             _forget_ties()
         _known()
+        if self._parts is not None:
+            _refuse_unplayed(self._parts, self._names, linked=self._seen is not None)
         played: dict[int, int] = {}
         for double in self._doubles:
             played |= standins.write_down(double)
@@ -189,6 +193,21 @@ def _known() -> frozenset[str]:
         if entry.status in ("creating", "broken"):
             shutil.rmtree(f"{statedir.state_dir()}/pods/{entry.name}")
     return frozenset(entry.name for entry in store.entries())
+
+
+def _refuse_unplayed(parts: Sequence[standins.Part], names: Collection[str], *, linked: bool) -> None:
+    """A pod that was started, or connected, after the looking: what is done to it would really be done."""
+    from ..pod import netrecord
+
+    ids = {part.record.id for part in parts}
+    for entry in store.entries():
+        if entry.status != "running" or entry.record is None or entry.record.id in ids:
+            continue
+        dir_fd = store.directory(entry.name)
+        is_linked = linked and netrecord.POD_FILE in os.listdir(dir_fd)
+        os.close(dir_fd)
+        if is_linked or entry.name in names:
+            raise NsboxError(f"cannot rehearse: pod {entry.name!r} has changed meanwhile", hint="try it again")
 
 
 def _cover(real: str) -> str:
