@@ -50,6 +50,9 @@ def test_I12_a_copy_of_a_record_is_told_as_such_and_what_it_names_is_left_alone(
         done = host.nsbox(*verb, "a-copy")
         assert done.returncode == 125 and "a copy of the record of pod 't'" in done.stderr, done
         assert "nsbox rm --force a-copy" in done.stderr.splitlines()[1]
+    for words in (["kill", "-s", "KILL", "a-copy"], ["net", "connect", "a-copy", "bridge"]):
+        done = host.nsbox(*words)
+        assert done.returncode == 125 and "a copy of the record of pod 't'" in done.stderr, done
     assert answer(host, "prune") == []
     assert host.nsbox("rm", "-f", "a-copy").returncode == 0
     assert statuses(host) == {"t": "running"}

@@ -128,6 +128,8 @@ def kill(name: str, signum: int) -> int:
     """
     found = target.find(name)
     try:
+        if found.pod is not None and not store.is_lent(found.pod):
+            rivals.refuse_copy(found.pod.name, "kill")
         if found.pod is None:
             return int(process.send_signal(found.pidfd, signum))
         return signal_members(found.pod, signum)

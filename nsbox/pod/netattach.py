@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ..errors import NsboxError, PodDead
 from ..linux import process
-from . import netend, netlate, netnames, netrecord, networks, networld, store
+from . import netend, netlate, netnames, netrecord, networks, networld, rivals, store
 from .netrecord import Network, Plug, PodNet, pod_alias
 from .networld import LivingPod
 from .record import PodRecord
@@ -106,6 +106,7 @@ class Running:
 
     def __init__(self, held: store.Locked) -> None:
         entry = store.look(held.name)
+        rivals.refuse_copy(held.name, "connect")
         record = entry.record
         if record is None or record.pause is None or entry.status != "running":
             raise PodDead(f"cannot connect pod {held.name!r}: it is {entry.status}")

@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from typing import Hashable, Iterator, Sequence
 
-from ..errors import PodNotFound
+from ..errors import NsboxError, PodNotFound, SpecError
 from ..spec import name_fault
 from . import statedir, store
 from .record import PodRecord
@@ -70,6 +70,14 @@ def judged(entry: Entry) -> tuple[Entry, bool]:
     if original is None:
         return entry, False
     return (_corrupt(entry, original) if entry.status == "running" else entry), True
+
+
+def refuse_copy(name: str, doing: str) -> None:
+    """Do nothing to a pod by the name of a copy. Raises NsboxError; whether there is a pod is the caller's to say."""
+    with suppress(PodNotFound, SpecError):
+        entry, is_copy = judged(store.look(name))
+        if is_copy and entry.record is None:
+            raise NsboxError(f"cannot {doing} pod {name!r}: {entry.problem}", hint=f"to remove it: nsbox rm --force {name}")
 
 
 def _raw(pods_fd: int, name: str) -> bytes:
