@@ -19,6 +19,7 @@ from inpod import detached, pod
 from nsbox.linux.mounts import MountEntry
 from nsbox.linux.mounttree import holding, visible
 from nsbox.pod import nodes
+from nsbox.pod.posture import closed
 from nsbox.show.posture import of_security
 from postures import true_posture
 from procfs import until
@@ -286,6 +287,14 @@ def test_a_mount_that_another_covers_is_not_seen():
     # What is mounted over a root hides nothing from who has that root.
     over = [mount(2, 1, "/proc", "proc"), mount(1, 9, "/"), mount(3, 1, "/", options="ro"), mount(4, 3, "/dev")]
     assert {target: one.mount_id for target, one in visible(over).items()} == {"/proc": 2, "/": 1}
+
+
+def test_what_can_be_written_to_below_what_is_read_only_is_open():
+    """Red when: closed() looks at the places themselves alone."""
+    table = [mount(1, 0, "/"), mount(2, 1, "/proc", "proc"), mount(3, 2, "/proc/sys", "proc", "ro"),
+             mount(4, 3, "/proc/sys/kernel", "proc"), mount(5, 3, "/proc/sys/net", "proc", "ro"), mount(6, 3, "/proc/sys/fs")]  # fmt: skip
+    found = closed(visible(table))
+    assert "/proc/sys/kernel" in found["open"] and not {"/proc/sys", "/proc/sys/net", "/proc/sys/fs"} & set(found["open"])
 
 
 def test_C20_a_mount_over_a_root_hides_nothing_of_it(host):
