@@ -50,7 +50,7 @@ def test_I12_a_copy_of_a_record_is_told_as_such_and_what_it_names_is_left_alone(
         done = host.nsbox(*verb, "a-copy")
         assert done.returncode == 125 and "a copy of the record of pod 't'" in done.stderr, done
         assert "nsbox rm --force a-copy" in done.stderr.splitlines()[1]
-    for words in (["kill", "-s", "KILL", "a-copy"], ["net", "connect", "a-copy", "bridge"]):
+    for words in (["kill", "-s", "KILL", "a-copy"], ["net", "connect", "a-copy", "bridge"], ["publish", "a-copy", "127.0.0.1:8080:80"]):
         done = host.nsbox(*words)
         assert done.returncode == 125 and "a copy of the record of pod 't'" in done.stderr, done
     assert answer(host, "prune") == []

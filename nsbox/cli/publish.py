@@ -47,10 +47,11 @@ def ports_of(specs: list[str]) -> list[Port]:
 
 def run(args: argparse.Namespace) -> int:
     """Publish; print what is published, one line a port."""
-    from ..pod import publish
+    from ..pod import publish, rivals
 
     ports = ports_of(args.specs)
     if ports:
+        rivals.refuse_copy(args.pod, "publish ports of")
         check_mode(ports, args.publish_mode)
         bound = publish.bind(ports)
         try:

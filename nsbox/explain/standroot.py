@@ -16,6 +16,7 @@ from ..pod import netlate, netnames
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _SIZE = "4m"
+_INODES = "16k"  # a pod may have any number of names in a directory
 
 
 def cover(targets: Iterable[str], fdinfo_fd: int) -> None:
@@ -31,7 +32,7 @@ def cover(targets: Iterable[str], fdinfo_fd: int) -> None:
     root_fd = os.open("/", _DIR)
     paths = [netnames.follow(root_fd, one) for one in targets]
     ways = {os.path.realpath(os.path.dirname(path)) for path in paths if path}
-    mount_fd = mounts.new_filesystem("tmpfs", {"mode": "0755", "size": _SIZE}, MountAttr(0))
+    mount_fd = mounts.new_filesystem("tmpfs", {"mode": "0755", "size": _SIZE, "nr_inodes": _INODES}, MountAttr(0))
     mounts.attach(mount_fd, root_fd)
     _Mirror(ways, fdinfo_fd).fill("/", root_fd, mounts.directory_of(mount_fd))
     mounts.chroot_into(mount_fd)

@@ -7,7 +7,7 @@ their own that run already keep the files that they have.
 import os
 import stat
 
-from ..linux import mounts, namespaces, syscalls
+from ..linux import mounts, namespaces, process, syscalls
 from ..linux.flags import MountAttr
 from . import netnames, rootfs
 from .record import PodRecord
@@ -39,6 +39,7 @@ def _bring(record: PodRecord, pidfd: int) -> list[str]:
     trees = {target: _clone(f"{directory}/{file}") for file, target in netnames.TARGETS.items()}
     # In place: what is made in the tree would stay there.
     source = os.stat(record.rootfs).st_dev if record.rootfs else -1
+    process.seal_imports()  # from here on they would be looked for in the pod's tree
     namespaces.join(pidfd, frozenset({"mnt"}))
     if root_fd < 0:
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY)

@@ -174,9 +174,10 @@ def closed(shown: dict[str, MountEntry]) -> dict[str, list[str]]:
         elif entry.read_only:
             read_only.add(target)
     is_open = {place for place in (*_MASKED, *_READ_ONLY) if _is_open(place, mounttree.holding(place, shown))}
+    below = tuple(f"{one}/" for one in _READ_ONLY)
     is_open |= {  # a part of what is read-only that is mounted on it again, and can be written to
         target for target, entry in shown.items()
-        if entry.fstype in _KERNELS and not entry.read_only and target.startswith(tuple(f"{one}/" for one in _READ_ONLY))
+        if entry.fstype in _KERNELS and not entry.read_only and target.startswith(below)
     }  # fmt: skip
     return {"read_only": sorted(read_only), "masked": sorted(masked), "open": sorted(is_open)}
 

@@ -77,7 +77,8 @@ def refuse_copy(name: str, doing: str) -> None:
     with suppress(PodNotFound, SpecError):
         entry, is_copy = judged(store.look(name))
         if is_copy and entry.record is None:
-            raise NsboxError(f"cannot {doing} pod {name!r}: {entry.problem}", hint=f"to remove it: nsbox rm --force {name}")
+            hint = f"to remove it: nsbox rm --force {name}"
+            raise NsboxError(f"cannot {doing} pod {name!r}: {entry.problem}", hint=hint)
 
 
 def _raw(pods_fd: int, name: str) -> bytes:

@@ -44,7 +44,7 @@ class Limits:
             NsboxError: one cannot be given.
         """
         for name, (_, hard) in self._ulimits:
-            if hard <= _own(name)[1]:
+            if hard <= _own(name)[1] and not (name == "nofile" and 0 < _nr_open() < hard):
                 continue
             number = _number_of(name)
             before = resource.getrlimit(number)

@@ -9,6 +9,7 @@ from ..words import printable as printable
 
 _LAST_COLUMN_MIN = 8
 _NARROWEST = 40
+_UNKNOWN = 80  # the width of a terminal that says 0
 _SHELL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_")
 
 
@@ -29,7 +30,7 @@ def fitted(line: str) -> list[str]:
         return [line]
     import textwrap
 
-    width = max(os.get_terminal_size(1).columns, _NARROWEST)
+    width = max(os.get_terminal_size(1).columns or _UNKNOWN, _NARROWEST)
     indent = " " * (len(line) - len(line.lstrip(" ")) + 4)
     return textwrap.wrap(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
