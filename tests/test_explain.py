@@ -5,6 +5,8 @@ break nsbox so that the test fails; each was tried.
 """
 
 import json
+import os
+import time
 
 import pytest
 from fakehost import NSBOX
@@ -106,3 +108,29 @@ def test_events_that_cannot_be_written_are_an_error(host):
     done = host.nsbox("create", "other", "--events", "/nonexistent/file")
     assert done.returncode == 125 and "cannot write the events to '/nonexistent/file'" in done.stderr
     host.nsbox("rm", "--force", "other", check=True)
+
+
+def order_told_of_a_child_that_shares_descriptors():
+    from nsbox.explain.teller import Teller
+    from nsbox.linux import mounts, spawn, syscalls
+
+    class Slow(Teller):
+        def _tell(self, call, *rest):
+            if call == "clone3":
+                time.sleep(0.3)
+            return super()._tell(call, *rest)
+
+    root_fd = os.open("/", os.O_PATH)
+    teller = Slow()
+    syscalls.listen(teller)
+    os.close(spawn.opened_by_child(lambda: mounts.open_in_root(root_fd, "etc", os.O_PATH)))
+    syscalls.listen(None)
+    return [(one.number, one.call, one.task) for one in teller.told]
+
+
+def test_a_child_that_shares_descriptors_tells_after_its_birth(in_child):
+    """With one table of descriptors they hold a lock together, and wrote over each other's lines.
+
+    Red when: _born() does not await the telling of the birth.
+    """
+    assert in_child(order_told_of_a_child_that_shares_descriptors) == [(1, "clone3", 0), (2, "openat2", 1)]

@@ -83,7 +83,7 @@ def test_busybox_takes_no_packages():
 
 @pytest.mark.slow
 def test_without_an_installed_busybox_the_package_is_fetched(monkeypatch):
-    monkeypatch.setattr(busybox, "_installed", lambda: "")
+    monkeypatch.setattr(busybox, "installed", lambda: "")
     try:
         entry = build("busybox")
     except NsboxError as err:

@@ -47,7 +47,7 @@ def write_recipe(folder, text, script=None):
     (DEBIAN + "[stage]\nscript = build\nlend = ssh", "lend 'ssh' is none of npm"),
     (DEBIAN + "[stage]\nscript = build\ninclude = gcc, -o", "cannot include"),
     (DEBIAN + "[stage]\nscript = build\nhook = x", "knows no 'hook'"),
-    (DEBIAN + "[stage]\nscript = build\n[stag\x1b[0me]\n", r"no section \[stag\?\[0me\]"),
+    (DEBIAN + "[stage]\nscript = build\n[stag\x1b[0me]\n", r"no section \[stag\\x1b\[0me\]"),
     (DEBIAN + "stage = x", "knows no 'stage'"),
     (DEBIAN + "slim = perhaps", "slim 'perhaps'"),
     (DEBIAN + "[stage]\nscript = build\n[stage]\nscript = build", "already exists"),

@@ -60,7 +60,7 @@ def _open_stdio() -> None:
         sys.stdout = open(1, "w", closefd=False)
     elif sys.__stdout__ is not None and out is sys.__stdout__:  # else it is of who called main(), and reads the answer
         writer = io.BufferedWriter(_Answer(1, "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(writer, out.encoding, line_buffering=os.isatty(1))
+        sys.stdout = io.TextIOWrapper(writer, out.encoding, line_buffering=out.line_buffering)
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):

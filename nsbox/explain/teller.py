@@ -3,8 +3,8 @@
 One Teller is made by the command; every process that is forked from it has a copy, and tells its
 own calls. What they share is one file in memory, without a name:
 
-    three numbers of 8 bytes: how many calls, how many processes, what somebody answered when asked;
-    then a line of JSON for each call
+    four numbers of 8 bytes: how many calls, how many processes, what somebody answered when asked, the last
+    process whose birth is told; then a line of JSON for each call
 
 A process that becomes another program loses it with its execve(2): the descriptors are
 close-on-exec. Law: nothing is imported here after the start, and nothing opened but links of /proc
@@ -16,15 +16,18 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ..errors import NsboxError
 from ..linux import doors, namespaces, syscalls
+from ..linux.flags import CloneFlag
 from . import catalogue, symbols, where
 
 _NUMBER_BYTES = 8
-_CALLS_AT, _TASKS_AT, _ANSWER_AT, _LINES_AT = (_NUMBER_BYTES * at for at in range(4))
+_CALLS_AT, _TASKS_AT, _ANSWER_AT, _BIRTHS_AT, _LINES_AT = (_NUMBER_BYTES * at for at in range(5))
+_BIRTH_TOLD_S = 5.0  # by then a parent has told of its child, or never will
 _HIGH_FDS = (200, 60, 16)
 _BEARING = frozenset({"clone", "clone3", "vfork"})
 _MOVING = frozenset({"setns", "unshare"})
@@ -129,7 +132,7 @@ class Teller(syscalls.Listener):
         os.close(proc_fd)
         self.fds = (self._log_fd, where.proc_fd, *(out.fds if out is not None else ()))
         self._task, self._who = self._next(_TASKS_AT) - 1, who
-        self._bearing, self._child = "", -1
+        self._bearing, self._child, self._shares_fds = "", -1, False
         self._where, self._goal = where.meant(namespaces.ids_of("self")), dict[str, int]()
         self._unshown: Told | None = None
         self._executing, self._places = 0, dict[str, str]()
@@ -149,6 +152,7 @@ class Teller(syscalls.Listener):
             self._ask(self._out, self._told(0, call, args, 0, 0))
         if call in _BEARING:
             self._bearing, self._child = _role(call), self._next(_TASKS_AT) - 1
+            self._shares_fds = isinstance(args[0], CloneFlag) and CloneFlag.CLONE_FILES in args[0]
         if call == "setns":
             self._goal = where.goal(*args)
         if call in _EXECUTING:
@@ -171,6 +175,8 @@ class Teller(syscalls.Listener):
             self._networks.entered(self._where.get("net", 0), self._places.get("0", ""))
         if call == "vfork" and not code:
             self._tell_program(args)
+        elif call in _BEARING and self._log_fd >= 0:
+            self._put(_BIRTHS_AT, self._child)
         self._bearing, self._child = "", -1
 
     def close(self) -> None:
@@ -212,7 +218,18 @@ class Teller(syscalls.Listener):
         if self._log_fd < 0 or not self._bearing:
             return
         self._task, self._who, self._bearing, self._child = self._child, self._bearing, "", -1
+        if self._shares_fds:
+            self._await_birth()
         self._tell_move(0, where.here())
+
+    def _await_birth(self) -> None:
+        """Wait until the parent has told of us: a lock is of all who share descriptors, so it keeps neither from writing.
+
+        The parent makes no other call before we have ended.
+        """
+        deadline = time.monotonic() + _BIRTH_TOLD_S
+        while self._read(_BIRTHS_AT) < self._task and time.monotonic() < deadline:
+            time.sleep(0.0005)
 
     # ---- telling ----
 
