@@ -223,7 +223,7 @@ class Teller(syscalls.Listener):
         self._tell_move(0, where.here())
 
     def _await_birth(self) -> None:
-        """Wait until the parent has told of us: a lock is of all who share descriptors, so it keeps neither from writing.
+        """Wait until the parent has told of us: a lock is of all who share descriptors, and keeps neither of us out.
 
         The parent makes no other call before we have ended.
         """
