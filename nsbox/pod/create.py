@@ -15,6 +15,7 @@ Killed later: the intent names the process, and the next command undoes both.
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, NoReturn
 
 from .. import capabilities
@@ -197,8 +198,13 @@ def _start(
         users = make(record, spec, sources)
         sources = users.sources
 
+    early: dict[str, int] = {}
+
     def write_identity(pid: int) -> None:
-        nonlocal record
+        nonlocal record, early
+        if spec.init:  # it may have ended before it can be looked at as what it is
+            with suppress(OSError):
+                early = namespaces.ids_of(pid)
         record = record._replace(pause=process.identify(pid))
         held.write(record)
         if "user" in kinds and users is None:
@@ -243,7 +249,12 @@ def _start(
             os.close(maker_pidfd)
         if users is not None:
             users.close()
-    ids = namespaces.ids_of(started.pid)
+    try:
+        ids = namespaces.ids_of(started.pid)
+    except ProcessLookupError:
+        if not early:
+            raise
+        ids = early
     return record._replace(
         phase="ready", kinds=tuple((name, ids[name]) for name in sorted(kinds) if name in ids)
     ), started

@@ -94,6 +94,17 @@ def _raw(pods_fd: int, name: str) -> bytes:
         return b""
 
 
+def _is_of_same(raw: bytes, record: PodRecord) -> bool:
+    """Whether a record names this pod's pause or id: pods made in one moment have the same start time, and no more."""
+    import json
+
+    try:
+        data = json.loads(raw)
+        return bool(data["id"] == record.id or record.pause and data["pause"] == list(record.pause))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True  # somebody has to look at it
+
+
 def _names_like(record: PodRecord) -> Iterator[str]:
     """The other names whose records may be of the same pod, by a look that costs little."""
     words = [record.id.encode()] + ([b"%d" % record.pause.start_time] if record.pause else [])
@@ -102,7 +113,8 @@ def _names_like(record: PodRecord) -> Iterator[str]:
         for name in store.names():
             if name == record.name or name_fault(name):  # what is no name of a pod is the backup of somebody
                 continue
-            if any(word in _raw(pods_fd, name) for word in words):
+            raw = _raw(pods_fd, name)
+            if any(word in raw for word in words) and _is_of_same(raw, record):
                 yield name
     finally:
         os.close(pods_fd)
