@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
     ports = ports_of(args.specs)
     if ports:
-        rivals.refuse_copy(args.pod, "publish ports of")
         check_mode(ports, args.publish_mode)
         bound = publish.bind(ports)
         try:
+            rivals.refuse_copy(args.pod, "publish ports of")
             _publish(args.pod, bound, args.publish_mode)
         finally:
             publish.close(bound)
