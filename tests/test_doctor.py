@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from fakehost import NSBOX, UID
+from underfilter import FILTERED
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
@@ -88,20 +89,6 @@ def test_a_masked_proc(user_host):
     assert status == 1 and found["proc"]["status"] == "missing"
     assert found["proc"]["seen"].endswith("Operation not permitted")
     assert "/proc/bus" in found["proc"]["mend"] and "L04" in found["proc"]["labs"]
-
-
-FILTERED = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-program = bytes.fromhex(sys.argv[1])
-buffer = ctypes.create_string_buffer(program)
-class Fprog(ctypes.Structure):
-    _fields_ = (("count", ctypes.c_ushort), ("at", ctypes.c_void_p))
-fprog = Fprog(len(program) // 8, ctypes.addressof(buffer))
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(fprog), 0, 0):
-    raise OSError(ctypes.get_errno(), "prctl")
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 def denying(number):

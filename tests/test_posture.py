@@ -23,6 +23,7 @@ from nsbox.pod.posture import closed
 from nsbox.show.posture import of_security
 from postures import true_posture
 from procfs import until
+from underfilter import FILTERED
 from ptyclient import Terminal
 
 pytestmark = pytest.mark.needs_root
@@ -340,19 +341,6 @@ def test_C20_it_fits_a_terminal_of_80_columns(host):
         assert " ".join(host.nsbox("inspect", "p", check=True).stdout.split()).split("processes:")[1] == words.split("processes:")[1]
 
 
-# Refuses keyctl(2), as the filters of container engines do, and is another command.
-_WITHOUT_KEYS = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-program = bytes.fromhex(sys.argv[1])
-buffer = ctypes.create_string_buffer(program)
-class Fprog(ctypes.Structure):
-    _fields_ = (("count", ctypes.c_ushort), ("at", ctypes.c_void_p))
-fprog = Fprog(len(program) // 8, ctypes.addressof(buffer))
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(fprog), 0, 0):
-    raise OSError(ctypes.get_errno(), "prctl")
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 KEYCTL = {"x86_64": 250}.get(os.uname().machine, 219)
 # The serial number of the session keyring of whoever asks.
 ASK = [sys.executable, "-I", "-S", "-c", f"import ctypes, time; print(ctypes.CDLL(None).syscall({KEYCTL}, 0, -3, 0), flush=True); time.sleep(300)"]
@@ -368,7 +356,7 @@ def test_C20_a_session_keyring_is_only_said_to_be_own_where_it_is(host):
     lines = ((0x20, 0, 0, 0), (0x15, 0, 1, KEYCTL), (0x06, 0, 0, 0x0005_0000 | errno.EPERM), (0x06, 0, 0, 0x7FFF_0000))
     denying = b"".join(struct.pack("HBBI", *line) for line in lines).hex()
     session = [sys.executable, "-I", "-S", "-c", _WITH_SESSION]
-    without = [*session, sys.executable, "-I", "-S", "-c", _WITHOUT_KEYS, denying, *NSBOX]
+    without = [*session, sys.executable, "-I", "-S", "-c", FILTERED, denying, *NSBOX]
     with pod(host, "p"), contextlib.ExitStack() as stack:
         own = stack.enter_context(detached(host, "p", "--seccomp", "unconfined", argv=tuple(ASK)))
         kept = host.run([*without, "join", "-d", "p", "--", "sleep", "300"], check=True).stdout.strip()
